@@ -1,0 +1,116 @@
+"""A causal network: layers of taps, evaluated for all pixels at once. ``wavefront`` evaluates the same network pixel by pixel.
+
+B batch, C width, H and W height and width, K channels of the image, M channels of the code map, P predicted channels.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlae.core.layers import Conv, TapConv, TapGrid
+from vlae.core.taps import Layer, Layers, Reads
+
+Conditioning = Literal["layers", "input"]
+
+
+class Seen(NamedTuple):
+    """What a causal network knows about each pixel before it is written."""
+
+    features: Tensor
+    """The last layer's values, (B, C, H, W); the code map itself where there is no layer."""
+    prediction: Tensor | None
+    """The linear prediction from the window, (B, P, H, W)."""
+
+
+class CausalNet(nn.Module):
+    """Layers of taps over an image, conditioned on a map of the code: ``h = h_residual + glu(sum W h + C m + b)``.
+
+    Gates are linear (Dauphin et al. 2017, arXiv:1612.08083): one pass over memory, and no value is squashed on its way.
+
+    Args:
+        layers: what each layer reads; with none the network hands on the code map.
+        inputs: channels of the image.
+        width: channels of every learned layer.
+        code: channels of the code map, 0 for none.
+        condition: ``layers``, the code map enters every layer (van den Oord et al. 2016, arXiv:1606.05328, equation 5), or ``input``, only
+            those that read the image or its context, as if it were concatenated with them (the paper's binary models).
+        predictor: what a linear prediction of ``inputs`` channels reads, None for no prediction.
+    """
+
+    def __init__(
+        self, layers: Layers, inputs: int, width: int, code: int = 0, condition: Conditioning = "layers", predictor: Reads | None = None
+    ) -> None:
+        super().__init__()
+        self.layers, self.inputs, self.width = layers, inputs, width
+        self.fixed = [layer.fixed is not None for layer in layers]
+        self.convs = nn.ModuleList(
+            nn.ModuleList(TapConv(self.channels(r.source), 2 * width, r.taps) for r in layer.reads if not layer.fixed) for layer in layers
+        )
+        reads_code = [code > 0 and not layer.fixed and (condition == "layers" or self._reads_context(layer)) for layer in layers]
+        self.conditions = nn.ModuleDict({str(n): Conv(code, 2 * width, kernel=1) for n, reads in enumerate(reads_code) if reads})
+        self.predictor = predictor
+        self.prediction = nn.Parameter(torch.zeros(inputs, inputs, len(predictor.taps))) if predictor else None
+
+    def channels(self, source: int) -> int:
+        """How many channels a source has: those of the image for it and its contexts, else the width."""
+        return self.inputs if source == 0 or self.fixed[source - 1] else self.width
+
+    def _reads_context(self, layer: Layer) -> bool:
+        return any(r.source == 0 or self.fixed[r.source - 1] for r in layer.reads)
+
+    def condition(self, number: int, code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B D H W"] | None:
+        """What the code map adds to layer ``number`` (from 0) before its gate; None where it adds nothing."""
+        return self.conditions[str(number)](code) if code is not None and str(number) in self.conditions else None
+
+    def forward(self, image: Float[Tensor, "B K H W"], code: Float[Tensor, "B M H W"] | None = None) -> Seen:
+        """What is known about every pixel: it depends on the window before the pixel, and on the code map."""
+        values = self.contexts(image)
+        for number, layer in list(enumerate(self.layers))[len(values) - 1 :]:
+            parts = [conv(values[read.source]) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
+            values.append(combine(parts, self.condition(number, code), None if layer.residual is None else values[layer.residual]))
+        prediction = None
+        if self.predictor:
+            grid = TapGrid(self.predictor.taps)
+            prediction = grid.convolve(values[self.predictor.source], self.prediction, None)
+        if not self.layers:
+            assert code is not None, "a decoder that sees nothing needs a code"
+            return Seen(code, prediction)
+        return Seen(values[-1], prediction)
+
+    def contexts(self, image: Float[Tensor, "B K H W"]) -> list[Tensor]:
+        """The image, and the values of the fixed layers, which come first."""
+        values: list[Tensor] = [image]
+        for layer in self.layers:
+            if layer.fixed:
+                values.append(filtered(layer, values))
+        return values
+
+
+def filtered(layer: Layer, values: list[Float[Tensor, "B K H W"]]) -> Float[Tensor, "B K H W"]:
+    """A fixed layer's value: the weighted sum of its taps, channel by channel."""
+    assert layer.fixed is not None
+    total = torch.zeros_like(values[0])
+    for read, weights in zip(layer.reads, layer.fixed, strict=True):
+        source = values[read.source]
+        ordered = sorted(zip(read.taps, weights, strict=True))
+        kernel = torch.tensor([[[w for _, w in ordered]]], dtype=source.dtype, device=source.device)
+        summed = TapGrid(tuple(t for t, _ in ordered)).convolve(source.flatten(0, 1).unsqueeze(1), kernel, None)
+        total = total + summed.view_as(source)
+    return total
+
+
+def combine(parts: list[Tensor], condition: Tensor | None, residual: Tensor | None) -> Tensor:
+    """A layer's value from what its reads and the code add up to: ``residual + glu(sum)``, channels in dimension 1."""
+    total = parts[0]
+    for part in [*parts[1:], *([] if condition is None else [condition])]:
+        total = total + part
+    gated = F.glu(total, dim=1)
+    return gated if residual is None else residual + gated
+
+
+def luminance(x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
+    """``0.299 R + 0.587 G + 0.114 B``, the paper's grey context."""
+    return (x * torch.tensor([0.299, 0.587, 0.114], dtype=x.dtype, device=x.device).view(3, 1, 1)).sum(1, keepdim=True)

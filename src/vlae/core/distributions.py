@@ -1,0 +1,157 @@
+"""The distributions of pixels given what the decoder knows, and of codes.
+
+Pixels are whole numbers, the levels 0 ... L-1, held in floating point. A distribution of pixels gives the log probability of every pixel as
+a map, and samples from given uniforms, so that a sample depends on nothing else. Everything is in nats.
+
+B batch, C colours, H and W height and width, K mixture components, U uniforms a pixel.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class PixelDistribution(Protocol):
+    """The distribution of each pixel given what came before it."""
+
+    def log_prob(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
+        """The log probability of every pixel, its colours together, in nats."""
+        ...
+
+    def sample(self, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
+        """Pixels from uniforms in (0, 1)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Pixels that are 0 or 1: ``p(x = 1) = sigmoid(logits)``."""
+
+    logits: Float[Tensor, "B 1 H W"]
+
+    def log_prob(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B H W"]:
+        return -F.binary_cross_entropy_with_logits(self.logits, x, reduction="none").squeeze(1)
+
+    def sample(self, uniforms: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
+        return (uniforms < torch.sigmoid(self.logits)).to(self.logits.dtype)
+
+
+@dataclass(frozen=True)
+class LogisticMixture:
+    """A mixture of logistics over the levels of a pixel, each level with the exact mass of its interval.
+
+    On the scale where the levels run from -1 to 1, level v has the mass of (v - h, v + h) with h = 1/(L-1); the lowest and the highest have
+    everything below and above. Components are shared by the colours of a pixel, whose means follow the earlier colours linearly: that of G
+    is ``means_G + slopes_0 R``, that of B ``means_B + slopes_1 R + slopes_2 G`` (Salimans et al. 2017, arXiv:1701.05517, section 2).
+
+    The mass of an interval (a, b) is ``logsigmoid(b) + logsigmoid(-a) + log(1 - exp(a - b))``, exact however far out in the tail.
+    """
+
+    levels: int
+    logits: Float[Tensor, "B K H W"]
+    means: Float[Tensor, "B K C H W"]
+    log_scales: Float[Tensor, "B K C H W"]
+    slopes: Float[Tensor, "B K 3 H W"] | None = None
+
+    @property
+    def half(self) -> float:
+        """Half the width of a level's interval."""
+        return 1 / (self.levels - 1)
+
+    def log_prob(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
+        v = (x * (2 * self.half) - 1).unsqueeze(1)
+        steepness = torch.exp(-self.log_scales)
+        centred = (v - self._means(v)) * steepness
+        reach = self.half * steepness
+        below = F.softplus(-(centred + reach))
+        above = F.softplus(centred - reach)
+        between = torch.log(-torch.expm1(-2 * reach)) - below - above
+        level = x.unsqueeze(1)
+        log_mass = torch.where(level < 0.5, -below, torch.where(level > self.levels - 1.5, -above, between))
+        return torch.logsumexp(F.log_softmax(self.logits, dim=1) + log_mass.sum(2), dim=1)
+
+    def sample(self, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
+        chosen = (uniforms[:, :1] > torch.softmax(self.logits, dim=1).cumsum(1)[:, :-1]).sum(1, keepdim=True)
+        colours: list[Tensor] = []
+        for c in range(self.means.shape[2]):
+            mean = self._pick(self.means[:, :, c], chosen)
+            if c > 0:
+                assert self.slopes is not None
+                for n, earlier in enumerate(colours):
+                    mean = mean + self._pick(self.slopes[:, :, (c - 1) + n], chosen) * (earlier * (2 * self.half) - 1)
+            u = uniforms[:, 1 + c : 2 + c]
+            v = mean + torch.exp(self._pick(self.log_scales[:, :, c], chosen)) * (torch.log(u) - torch.log1p(-u))
+            colours.append(((v + 1) / (2 * self.half)).round().clamp(0, self.levels - 1))
+        return torch.cat(colours, dim=1)
+
+    def _means(self, v: Float[Tensor, "B 1 C H W"]) -> Float[Tensor, "B K C H W"]:
+        if self.slopes is None:
+            return self.means
+        red, green = v[:, :, 0], v[:, :, 1]
+        follow = [
+            torch.zeros_like(self.means[:, :, 0]),
+            self.slopes[:, :, 0] * red,
+            self.slopes[:, :, 1] * red + self.slopes[:, :, 2] * green,
+        ]
+        return self.means + torch.stack(follow, dim=2)
+
+    @staticmethod
+    def _pick(values: Float[Tensor, "B K H W"], chosen: Tensor) -> Float[Tensor, "B 1 H W"]:
+        return values.gather(1, chosen)
+
+
+@dataclass(frozen=True)
+class BernoulliHead:
+    """Turns one number a pixel into a Bernoulli distribution."""
+
+    levels: int = 2
+    colours: int = 1
+    uniforms: int = 1
+    outputs: int = 1
+
+    def __call__(self, numbers: Float[Tensor, "B 1 H W"], prediction: None) -> Bernoulli:
+        assert prediction is None, "logits are not predicted linearly"
+        return Bernoulli(numbers)
+
+
+@dataclass(frozen=True)
+class LogisticHead:
+    """Turns ``outputs`` numbers a pixel into a mixture of logistics, around a linear prediction where there is one."""
+
+    levels: int
+    colours: int
+    components: int
+
+    @property
+    def uniforms(self) -> int:
+        """Uniforms for one pixel: one chooses the component, one each colour."""
+        return 1 + self.colours
+
+    @property
+    def outputs(self) -> int:
+        """Numbers for one pixel: for each component its weight, for each colour mean and scale, and three slopes for RGB."""
+        return self.components * (1 + 2 * self.colours + (3 if self.colours == 3 else 0))
+
+    def __call__(self, numbers: Float[Tensor, "B O H W"], prediction: Float[Tensor, "B C H W"] | None) -> LogisticMixture:
+        per_component = numbers.unflatten(1, (self.components, -1))
+        c = self.colours
+        means = per_component[:, :, 1 : 1 + c]
+        if prediction is not None:
+            means = means + prediction.unsqueeze(1)
+        # Scales start near a sixteenth of the range, and end far below a level, where a mass cannot grow any more.
+        log_scales = (per_component[:, :, 1 + c : 1 + 2 * c] - 3).clamp(min=-math.log(self.levels) - 3, max=3)
+        slopes = per_component[:, :, 1 + 2 * c :] if c == 3 else None
+        return LogisticMixture(self.levels, per_component[:, :, 0], means, log_scales, slopes)
+
+
+Head = BernoulliHead | LogisticHead
+
+
+def log_normal(eps: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The log density of the standard normal, element by element, in nats."""
+    return -0.5 * eps.square() - 0.5 * math.log(2 * math.pi)

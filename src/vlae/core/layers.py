@@ -1,0 +1,172 @@
+"""Weight-normalised layers with data-dependent initialisation, and the residual and dense blocks made of them.
+
+B batch, C channels, H and W height and width.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlae.core.taps import Offset
+
+
+class WeightNorm(nn.Module):
+    """Weights as a direction and a length: ``w = g v / ||v||`` for each output, plus a bias.
+
+    While it initialises, an output is shifted and scaled to mean 0 and standard deviation ``scale`` over the batch, and ``g`` and ``b`` are
+    set so that it stays so (Salimans and Kingma 2016, arXiv:1602.07868, equation 6).
+    """
+
+    def __init__(self, outputs: int, fan: tuple[int, ...], scale: float = 1.0) -> None:
+        super().__init__()
+        self.v = nn.Parameter(0.05 * torch.randn(outputs, *fan))
+        self.g = nn.Parameter(torch.ones(outputs))
+        self.b = nn.Parameter(torch.zeros(outputs))
+        self.scale = scale
+        self.initialising = False
+
+    def weight(self) -> Tensor:
+        """The weights ``g v / ||v||``, computed once a step."""
+        length = self.g / self.v.flatten(1).norm(dim=1).clamp_min(1e-12)
+        return self.v * length.view(-1, *([1] * (self.v.dim() - 1)))
+
+    def settled(self, y: Tensor) -> Tensor:
+        """The output; while initialising, standardised over all but its channels (dimension 1), which are fixed there."""
+        if not self.initialising:
+            return y
+        over = [d for d in range(y.dim()) if d != 1]
+        mean, std = y.detach().mean(over), y.detach().std(over, correction=0)
+        gain = self.scale / std.clamp_min(1e-3)
+        with torch.no_grad():
+            self.g.mul_(gain)
+            self.b.sub_(mean).mul_(gain)
+        shape = [-1 if d == 1 else 1 for d in range(y.dim())]
+        return (y - mean.view(shape)) * gain.view(shape)
+
+
+@contextmanager
+def initialising(model: nn.Module) -> Iterator[None]:
+    """Within it, every weight-normalised layer of ``model`` initialises itself from the first batch that passes through."""
+    layers = [m for m in model.modules() if isinstance(m, WeightNorm)]
+    try:
+        for layer in layers:
+            layer.initialising = True
+        with torch.no_grad():
+            yield
+    finally:
+        for layer in layers:
+            layer.initialising = False
+
+
+class Linear(WeightNorm):
+    """A weight-normalised linear map."""
+
+    def __init__(self, inputs: int, outputs: int, scale: float = 1.0) -> None:
+        super().__init__(outputs, (inputs,), scale)
+
+    def forward(self, x: Float[Tensor, "B i"]) -> Float[Tensor, "B o"]:
+        return self.settled(F.linear(x, self.weight(), self.b))
+
+
+class Conv(WeightNorm):
+    """A weight-normalised convolution that keeps the size, or divides it by ``stride``."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, scale: float = 1.0) -> None:
+        super().__init__(outputs, (inputs, kernel, kernel), scale)
+        self.stride, self.padding = stride, kernel // 2
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
+        return self.settled(F.conv2d(x, self.weight(), self.b, self.stride, self.padding))
+
+
+class TapConv(WeightNorm):
+    """A weight-normalised convolution that reads a set of causal taps: only those have weights."""
+
+    def __init__(self, inputs: int, outputs: int, taps: tuple[Offset, ...], scale: float = 1.0) -> None:
+        super().__init__(outputs, (inputs, len(taps)), scale)
+        self.taps = tuple(sorted(taps))
+        self.grid = TapGrid(self.taps)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        return self.settled(self.grid.convolve(x, self.weight(), self.b))
+
+
+class TapGrid:
+    """The smallest (dilated) kernel that holds a set of causal taps, and where it stands relative to the pixel."""
+
+    def __init__(self, taps: tuple[Offset, ...]) -> None:
+        self.rows, self.columns = _axis([di for di, _ in taps]), _axis([dj for _, dj in taps])
+        self.height, self.width = len(self.rows), len(self.columns)
+        self.dilation = (max(1, self.rows.step), max(1, self.columns.step))
+        self.cells = [self.rows.index(di) * self.width + self.columns.index(dj) for di, dj in taps]
+        self.full = self.cells == list(range(self.height * self.width))
+
+    def kernel(self, weight: Float[Tensor, "o i t"]) -> Float[Tensor, "o i kh kw"]:
+        """Weights of the taps laid out on the kernel; cells without a tap are zero."""
+        if not self.full:
+            blank = weight.new_zeros(*weight.shape[:2], self.height * self.width)
+            weight = blank.index_copy(2, torch.tensor(self.cells, device=weight.device), weight)
+        return weight.unflatten(2, (self.height, self.width))
+
+    def convolve(self, x: Float[Tensor, "B i H W"], weight: Float[Tensor, "o i t"], bias: Tensor | None) -> Float[Tensor, "B o H W"]:
+        """Read the taps around every pixel, zero outside the image."""
+        # The convolution pads both sides alike; the rows and columns that this adds are cut off, which costs less than a padded copy.
+        above, left, right = -self.rows.start, -self.columns.start, self.columns[-1]
+        sideways = max(left, right, 0)
+        y = F.conv2d(x, self.kernel(weight), bias, padding=(above, sideways), dilation=self.dilation)
+        return y[:, :, : x.shape[2], sideways - left : sideways - left + x.shape[3]]
+
+
+def _axis(positions: list[int]) -> range:
+    ordered = sorted(set(positions))
+    step = min((b - a for a, b in zip(ordered, ordered[1:], strict=False)), default=1)
+    assert all((p - ordered[0]) % step == 0 for p in ordered), "taps along an axis stand at equal distances"
+    return range(ordered[0], ordered[-1] + 1, step)
+
+
+class ResBlock(nn.Module):
+    """``shortcut(x) + conv(elu(conv(elu(x))))``, optionally halving the size (Kingma et al. 2016, arXiv:1606.04934, appendix B)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = Conv(inputs, outputs, stride=stride)
+        self.second = Conv(outputs, outputs, scale=0.1)
+        self.shortcut: Callable[[Tensor], Tensor] = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = Conv(inputs, outputs, stride=stride)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
+        return self.shortcut(x) + self.second(F.elu(self.first(F.elu(x))))
+
+
+class DenseBlock(nn.Module):
+    """Steps that each add ``growth`` channels to all that came before, then a 1x1 layer back to ``outputs`` channels.
+
+    The paper replaces every two ResNet blocks by one dense block of 3 steps of about the same width (Huang et al. 2017, arXiv:1608.06993).
+    """
+
+    def __init__(self, inputs: int, outputs: int, steps: int = 3) -> None:
+        super().__init__()
+        growth = max(1, outputs // steps)
+        self.steps = nn.ModuleList(Conv(inputs + k * growth, growth) for k in range(steps))
+        self.merge = Conv(inputs + steps * growth, outputs, kernel=1)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        for step in self.steps:
+            x = torch.cat([x, step(F.elu(x))], dim=1)
+        return self.merge(F.elu(x))
+
+
+class Upsample(nn.Module):
+    """Double the size: a convolution to four times the channels, each four laid out as a square (as a transposed convolution, without its seams)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = Conv(inputs, 4 * outputs)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
+        return F.pixel_shuffle(self.conv(x), 2)

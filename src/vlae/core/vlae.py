@@ -1,0 +1,98 @@
+"""The variational lossy autoencoder: a prior, an encoder and a decoder, and the terms of its bound.
+
+B batch, C colours, H and W height and width, G groups of the code.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlae.core.codes import Posterior, Prior
+from vlae.core.decoder import Decoder
+from vlae.core.encoder import Encoder
+from vlae.core.layers import initialising
+
+
+class Terms(NamedTuple):
+    """The three log probabilities of the bound, in nats: ``ELBO = log p(x|z) + log p(z) - log q(z|x)``, z drawn from q(z|x)."""
+
+    log_px_z_map: Float[Tensor, "B H W"]
+    """log p(x_i | z, window_i(x)), pixel by pixel."""
+    log_qz_x_parts: Float[Tensor, "B ..."]
+    log_pz_parts: Float[Tensor, "B ..."]
+    """log q(z|x) and log p(z), element by element of the code; of shape (B, 0) without a code."""
+
+    @property
+    def log_px_z(self) -> Float[Tensor, " B"]:
+        """log p(x|z), one an image."""
+        return self.log_px_z_map.flatten(1).sum(1)
+
+    @property
+    def log_qz_x(self) -> Float[Tensor, " B"]:
+        """log q(z|x), one an image."""
+        return self.log_qz_x_parts.flatten(1).sum(1)
+
+    @property
+    def log_pz(self) -> Float[Tensor, " B"]:
+        """log p(z), one an image."""
+        return self.log_pz_parts.flatten(1).sum(1)
+
+    @property
+    def kl_by_group(self) -> Float[Tensor, "B G"]:
+        """log q(z|x) - log p(z) for each dimension of a vector code, or each channel of a grid code."""
+        parts = self.log_qz_x_parts - self.log_pz_parts
+        return parts.flatten(2).sum(2) if parts.dim() > 2 else parts
+
+    @property
+    def elbo(self) -> Float[Tensor, " B"]:
+        """The evidence lower bound, one an image."""
+        return self.log_px_z + self.log_pz - self.log_qz_x
+
+
+class VLAE(nn.Module):
+    """Variational lossy autoencoder (Chen et al. 2017, arXiv:1611.02731).
+
+    Without an encoder it has no code, and is an unconditional autoregressive model.
+    """
+
+    def __init__(self, prior: Prior, encoder: Encoder | None, decoder: Decoder) -> None:
+        super().__init__()
+        self.prior, self.encoder, self.decoder = prior, encoder, decoder
+
+    def posterior(self, x: Float[Tensor, "B C H W"]) -> Posterior:
+        """q(z|x)."""
+        assert self.encoder is not None, "this model has no code"
+        return self.encoder(self.decoder.scaled(x))
+
+    def forward(self, x: Float[Tensor, "B C H W"], noise: Tensor) -> Terms:
+        """The terms of the bound, with the code drawn from standard normal ``noise`` of its shape."""
+        if self.encoder is None:
+            nothing = x.new_zeros(len(x), 0)
+            return Terms(self.decoder(None, x).log_prob(x), nothing, nothing)
+        z, log_q = self.posterior(x).sample(noise)
+        return Terms(self.decoder(z, x).log_prob(x), log_q, self.prior.log_prob(z))
+
+    def code_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """The shape of the code of an image of this size; (0,) without a code."""
+        if self.encoder is None:
+            return (0,)
+        return self.encoder.code_shape(height, width)
+
+    @torch.no_grad()
+    def initialise(self, x: Float[Tensor, "B C H W"], noise: Tensor) -> None:
+        """Data-dependent initialisation of every layer, from one batch."""
+        self.decoder.fit_predictor(x)
+        with initialising(self):
+            self(x, noise)
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
+        """Images from the model: a code from the prior, then every pixel."""
+        return self.decoder.sample(None if self.encoder is None else self.prior.sample(noise), uniforms)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Float[Tensor, "B C H W"], noise: Tensor, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
+        """Decodings of the images' codes: what agrees between several was kept, what differs was left to the decoder."""
+        return self.decoder.sample(self.posterior(x).sample(noise).z, uniforms)

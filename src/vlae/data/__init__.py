@@ -1,0 +1,1 @@
+"""Images in and out: reading, splits, the memory-mapped cache, batches."""

@@ -1,0 +1,51 @@
+"""Files that are written completely or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from vlae.errors import DiskError
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears at ``path`` complete or not at all: written beside it, synced, renamed.
+
+    Missing folders are made. Nothing is left behind when the body raises, and an older file at ``path`` stays as it was.
+    Errors: ``DiskError`` where the disk is full, read-only or forbidden.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "new" / "a.bin"
+    >>> with beside(target) as file:
+    ...     _ = file.write(b"all of it")
+    >>> target.read_bytes()
+    b'all of it'
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of the body, which writes to ``path`` and reads nothing of the user's, into a ``DiskError``."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path} cannot be written",
+            rule="The folder must be writable and have room",
+            found=error.strerror or error,
+            do="Free some room or choose another folder",
+        ) from error

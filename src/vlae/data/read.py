@@ -1,0 +1,274 @@
+"""One image: read by its content whatever its name says, and written as PNG.
+
+What becomes of unusual images is said in ``Picture.notes``:
+
+- palettes become RGB; transparent images are laid over white, as on paper; an alpha that is opaque everywhere is dropped;
+- images are turned as their EXIF orientation says, as every viewer shows them;
+- 16-bit grey is read exactly; 16-bit RGB, and 16-bit grey with alpha, keep the upper byte of every value;
+- of a JPEG with several pictures (phones add a preview or a depth map) the main one is read.
+
+Refused with the reason: animations and files of several pages (which of the images is meant?), CMYK and Lab (their colours need a
+profile), floating-point and 32-bit values, GIF, and whatever is damaged, cut short or larger than allowed.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image
+
+from vlae.data.files import beside
+from vlae.errors import DataError
+
+Pixels = npt.NDArray[np.unsignedinteger[Any]]
+
+IMAGE_SUFFIXES = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+}
+NOT_AN_IMAGE = "not an image (PNG, JPEG, BMP, TIFF or WebP)"
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"GIF8", "GIF"),
+)
+_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
+_ORIENTATION = 274  # the EXIF and TIFF tag
+
+
+class Picture(NamedTuple):
+    """A decoded image: ``pixels`` (h, w, c) as uint8 or uint16, c 1 (grey) or 3 (RGB); ``depth`` 1, 8 or 16 bits; what was converted."""
+
+    pixels: Pixels
+    depth: int
+    notes: tuple[str, ...] = ()
+
+
+class Refused(Exception):
+    """An image that cannot be used; the message is the reason, without the file's name."""
+
+
+def read_image(path: Path, max_pixels: int = 100_000_000) -> Picture:
+    """Read one PNG, JPEG, BMP, TIFF or WebP file; its content decides, never its name.
+
+    ``max_pixels`` bounds height x width and is checked before anything is decoded. (Pillow's own guard, about 179 million, stays.)
+    Errors: ``DataError`` with the reason where the file is no image, damaged, too large, animated or of a kind that is refused.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grey.png"
+    >>> write_png(path, np.full((2, 3, 1), 40000, np.uint16), depth=16)
+    >>> picture = read_image(path)
+    >>> picture.pixels.shape, picture.depth, int(picture.pixels[0, 0, 0])
+    ((2, 3, 1), 16, 40000)
+    """
+    try:
+        return decode(path, max_pixels)
+    except Refused as refused:
+        raise DataError(
+            f"{path} cannot be used",
+            rule="An image is one whole PNG, JPEG, BMP, TIFF or WebP picture, grey or RGB",
+            found=refused,
+            do="Convert it, to PNG say, or leave it out",
+        ) from refused
+
+
+def decode(path: Path, max_pixels: int) -> Picture:
+    """As ``read_image``, but raises ``Refused`` with the bare reason: for those who leave an image out and go on."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(26)
+    except OSError as error:
+        raise Refused(f"cannot be opened ({error.strerror})") from error
+    if not head:
+        raise Refused("empty file (0 bytes)")
+    kind = sniff(head)
+    if kind is None:
+        raise Refused(NOT_AN_IMAGE)
+    if kind == "GIF":
+        raise Refused("GIF, mostly used for animations, is not read")
+    picture = _decode(path, kind, head, max_pixels)
+    named = IMAGE_SUFFIXES.get(path.suffix.lower())
+    wrongly_named = () if named in (None, kind) else (f"named {path.suffix.lower()} but is {kind}",)
+    return picture._replace(notes=picture.notes + wrongly_named)
+
+
+def sniff(head: bytes) -> str | None:
+    """Tell the format of an image from the first 26 bytes of its file; None where it is none that we know.
+
+    >>> sniff(b"RIFF....WEBPVP8L"), sniff(b"BMW: a list of parts")
+    ('WEBP', None)
+    """
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    # "BM" alone begins too many texts: the size of the header must be one that exists
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
+        return "BMP"
+    return next((kind for signature, kind in _SIGNATURES if head.startswith(signature)), None)
+
+
+def write_png(path: Path, pixels: Pixels, depth: int) -> None:
+    """Write ``pixels`` (h, w, c) exactly as a PNG, complete or not at all.
+
+    ``depth`` 1 (grey values 0 and 1), 8 (grey or RGB, uint8) or 16 (grey, uint16). Errors: ``DiskError``.
+    """
+    grey = pixels.shape[2] == 1
+    assert (depth, pixels.dtype.itemsize) in ((1, 1), (8, 1), (16, 2)) and (grey or depth == 8), "no PNG of ours has this form"
+    plane = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
+    with beside(path) as file:
+        Image.fromarray(plane.astype(bool) if depth == 1 else plane).save(file, "PNG")
+
+
+def _decode(path: Path, kind: str, head: bytes, max_pixels: int) -> Picture:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters of a decoder's worries is an error or a note here
+            if kind == "TIFF":
+                return _decode_tiff(path, max_pixels)
+            return _decode_pillow(path, kind, head, max_pixels)
+    except Refused:
+        raise
+    except Image.DecompressionBombError as error:
+        raise Refused(f"too large for Pillow ({error})") from error
+    except Exception as error:  # decoders raise anything on hostile bytes: struct.error, KeyError, SyntaxError, their own
+        raise Refused(f"damaged or cut short ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise Refused(f"{height} x {width} pixels, more than data.max_pixels {max_pixels}")
+
+
+def _decode_pillow(path: Path, kind: str, head: bytes, max_pixels: int) -> Picture:
+    with Image.open(path, formats=(kind,)) as image:
+        _check_size(image.height, image.width, max_pixels)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and kind != "JPEG":
+            raise Refused(f"animated ({frames} frames)")
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        picture = _from_pillow(image)
+    notes = picture.notes
+    if frames > 1:
+        notes += ("main picture of several in a JPEG",)
+    if kind == "PNG" and head[24] == 16 and picture.depth == 8:  # the bit depth in a PNG's first chunk; Pillow keeps the upper byte
+        notes += ("16-bit values to 8 bits",)
+    return _turned(picture._replace(notes=notes), orientation)
+
+
+def _from_pillow(image: Image.Image) -> Picture:
+    if image.mode in ("RGBA", "LA", "PA") or (image.mode in ("P", "L", "RGB") and image.has_transparency_data):
+        palette = image.mode in ("P", "PA")
+        picture = _over_white(np.asarray(image.convert("LA" if image.mode in ("L", "LA") else "RGBA")))
+        return picture._replace(notes=("palette to RGB", *picture.notes)) if palette else picture
+    if image.mode == "1":
+        return Picture(np.asarray(image).astype(np.uint8)[..., None], 1)
+    if image.mode in ("I;16", "I;16B", "I;16L"):
+        return Picture(np.asarray(image).astype(np.uint16)[..., None], 16)
+    if image.mode == "P":
+        return Picture(np.asarray(image.convert("RGB")), 8, ("palette to RGB",))
+    if image.mode in ("L", "RGB"):
+        pixels = np.asarray(image)
+        return Picture(pixels if image.mode == "RGB" else pixels[..., None], 8)
+    raise Refused(_colours(image.mode))
+
+
+def _colours(mode: str) -> str:
+    if mode == "CMYK":
+        return "CMYK, whose colours have no one meaning on a screen"
+    return f"colours of the kind {mode}"
+
+
+def _over_white(pixels: Pixels, premultiplied: bool = False) -> Picture:
+    """Lay 8-bit grey or RGB with alpha (h, w, 2 or 4) over white."""
+    colour, alpha = pixels[..., :-1].astype(np.uint32), pixels[..., -1:].astype(np.uint32)
+    if alpha.min() == 255:
+        return Picture(pixels[..., :-1], 8, ("opaque alpha dropped",))
+    shown = colour * 255 if premultiplied else colour * alpha
+    blended = np.minimum((shown + 255 * (255 - alpha) + 127) // 255, 255)
+    return Picture(blended.astype(np.uint8), 8, ("transparency laid over white",))
+
+
+def _turned(picture: Picture, orientation: object) -> Picture:
+    """Turn an image upright: EXIF orientations 2 to 8 mirror it, rotate it, or both."""
+    if orientation not in range(2, 9):
+        return picture
+    pixels = picture.pixels
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return picture._replace(pixels=np.ascontiguousarray(pixels), notes=(*picture.notes, "turned as EXIF says"))
+
+
+def _decode_tiff(path: Path, max_pixels: int) -> Picture:
+    with tifffile.TiffFile(path) as tiff:
+        if len(tiff.pages) > 1:
+            raise Refused(f"{len(tiff.pages)} pages in one file")
+        page = tiff.pages.first
+        _check_size(page.imagelength, page.imagewidth, max_pixels)
+        if page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "ub" or page.dtype.itemsize > 2:
+            raise Refused(f"values of the kind {page.dtype}, not whole numbers of up to 16 bits")
+        values = np.asarray(page.asarray())
+        orientation = page.tags.valueof(_ORIENTATION, default=1)
+    values = np.moveaxis(values, page.axes.index("S"), -1) if "S" in page.axes else values[..., None]
+    return _turned(_from_tiff(page, values), orientation)
+
+
+def _from_tiff(page: Any, values: Pixels) -> Picture:
+    photometric = tifffile.PHOTOMETRIC(page.photometric)
+    jpeg = page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
+    if photometric == tifffile.PHOTOMETRIC.PALETTE and values.shape[2] == 1:
+        colours = (page.colormap >> 8).astype(np.uint8).T
+        return Picture(colours[values[..., 0]], 8, ("palette to RGB",))
+    if photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE):
+        return _with_extra(page, _whole_scale(page, values), channels=1)
+    if photometric == tifffile.PHOTOMETRIC.RGB or (photometric == tifffile.PHOTOMETRIC.YCBCR and jpeg):  # imagecodecs turns it into RGB
+        return _with_extra(page, _whole_scale(page, values), channels=3)
+    raise Refused(_colours("CMYK" if photometric == tifffile.PHOTOMETRIC.SEPARATED else photometric.name))
+
+
+def _whole_scale(page: Any, values: Pixels) -> Picture:
+    """Values of 1, 2 to 8, and 9 to 16 bits as depth 1, 8 and 16; few-bit greys fill the scale, camera values of 10 to 14 bits stay exact."""
+    bits = page.bitspersample
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        values = (2**bits - 1 - values.astype(np.uint32)).astype(values.dtype if bits > 1 else np.uint8)
+    if bits == 1:
+        return Picture(values.astype(np.uint8), 1)
+    if bits < 8:
+        return Picture((values.astype(np.uint32) * 255 // (2**bits - 1)).astype(np.uint8), 8)
+    return Picture(values, 8 * values.dtype.itemsize)
+
+
+def _with_extra(page: Any, picture: Picture, channels: int) -> Picture:
+    """Settle what TIFF calls extra samples (one alpha, or one of unknown meaning), and bring colours to 8 bits."""
+    extra = picture.pixels.shape[2] - channels
+    if extra not in (0, 1) or (extra and picture.depth == 1):
+        raise Refused(f"{picture.pixels.shape[2]} channels")
+    if picture.depth == 16 and (channels == 3 or extra):
+        picture = Picture((picture.pixels >> 8).astype(np.uint8), 8, ("16-bit values to 8 bits",))
+    if not extra:
+        return picture
+    if page.extrasamples[0] == tifffile.EXTRASAMPLE.UNSPECIFIED:
+        return picture._replace(pixels=picture.pixels[..., :-1], notes=(*picture.notes, "channel of unknown meaning dropped"))
+    blended = _over_white(picture.pixels, premultiplied=page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA)
+    return blended._replace(notes=picture.notes + blended.notes)

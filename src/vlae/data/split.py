@@ -1,0 +1,107 @@
+"""Training, validation and test images: a split that stays when images are added.
+
+Each image (or lot) has a number u in [0, 1) that is a hash of its pixels (or of its lot's name) and of nothing else: u < validation is validation,
+u >= 1 - test is test, the rest trains. Adding images moves none of the others, and identical images are never parted.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vlae.data.settings import DataSettings
+from vlae.errors import DataError, SettingError
+
+HELD_OUT = ("validation", "test")
+
+
+class Split(NamedTuple):
+    """``of``: train, validation or test for each image; ``rule``: one sentence that says how it came about."""
+
+    of: npt.NDArray[np.str_]
+    rule: str
+
+
+def assign(
+    sha256: Sequence[str], lots: Sequence[str | None], given: Sequence[str | None], labels: Sequence[str | None], settings: DataSettings
+) -> Split:
+    """Split images by what the source gives, and what it does not give by content or by lot, out of its training images.
+
+    Arguments, one entry an image: hash of the pixels, lot, split demanded by the source (None: to be found), label.
+    Where a share is so small that no hash falls into it, the nearest image (or lot) is taken, so that few images can be split, too.
+    Errors: ``SettingError`` for a setting that changes nothing, ``DataError`` where training or validation would be empty.
+    """
+    _check(lots, given, labels, settings)
+    split = np.array([name or "train" for name in given], dtype="<U10")
+    unwanted = np.array([settings.only_label is not None and label != settings.only_label for label in labels], dtype=bool)
+    by_lot = settings.split_by != "content" and any(lot is not None for lot in lots)
+    groups = [f"lot {lot}" if by_lot and lot is not None else f"image {sha}" for lot, sha in zip(lots, sha256, strict=True)]
+    missing = [name for name in HELD_OUT if name not in given]
+    pool = (split == "train") & ~unwanted
+    found = _by_hash([group for group, free in zip(groups, pool, strict=True) if free], settings, missing)
+    split[pool] = found
+    split[unwanted] = "test"
+    _check_filled(split, settings)
+    return Split(split, _rule(given, missing, by_lot, settings))
+
+
+def position(group: str) -> float:
+    """Place of a group in [0, 1): the first 53 bits of the SHA-256 of its name.
+
+    >>> position("lot a") == position("lot a"), 0 <= position("lot b") < 1
+    (True, True)
+    """
+    digest = hashlib.sha256(b"vlae split 1\0" + group.encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53
+
+
+def _by_hash(groups: Sequence[str], settings: DataSettings, missing: Sequence[str]) -> npt.NDArray[np.str_]:
+    u, inverse = np.unique([position(group) for group in groups], return_inverse=True)
+    split = np.full(len(u), "train", dtype="<U10")
+    validation, test = u < settings.validation, u >= 1.0 - settings.test
+    if len(u) > 1 and not validation.any():
+        validation[0] = True
+    if len(u) > 2 and settings.test > 0 and not test.any():
+        test[-1] = True
+    for name, chosen in (("validation", validation), ("test", test)):
+        if name in missing:
+            split[chosen] = name
+    return split[inverse]
+
+
+def _check(lots: Sequence[str | None], given: Sequence[str | None], labels: Sequence[str | None], settings: DataSettings) -> None:
+    if settings.split_by == "lot" and not any(lot is not None for lot in lots):
+        raise SettingError(
+            "data.split_by is lot", rule="It needs lots", found="no lots", do="Add a column lot to the manifest, or set data.lot_block"
+        )
+    if settings.split_by != "auto" and all(name in given for name in HELD_OUT):
+        raise SettingError(
+            f"data.split_by is {settings.split_by}", rule="A split that the source gives is kept", found="such a split", do="Set data.split_by to auto"
+        )
+    known = sorted({label for label in labels if label is not None})
+    if settings.only_label is not None and settings.only_label not in known:
+        found = ", ".join(known[:10]) or "no labels"
+        raise SettingError(f"data.only_label is {settings.only_label}", rule="It is a label of some image", found=found, do="Correct it or leave it out")
+
+
+def _check_filled(split: npt.NDArray[np.str_], settings: DataSettings) -> None:
+    for name in ("train", "validation"):
+        if not (split == name).any():
+            counts = ", ".join(f"{(split == part).sum()} {part}" for part in ("train", "validation", "test"))
+            raise DataError(
+                f"No image is left for {'training' if name == 'train' else name}",
+                rule="Training and validation need one image (or lot) each",
+                found=counts,
+                do=f"Add images, or change data.validation {settings.validation} and data.test {settings.test}",
+            )
+
+
+def _rule(given: Sequence[str | None], missing: Sequence[str], by_lot: bool, settings: DataSettings) -> str:
+    shares = " and ".join(f"{getattr(settings, name):.0%} {name}" for name in missing)
+    how = f"{shares} by a hash of {'the lot' if by_lot else 'the pixels'}"
+    only = f"; images of other labels than {settings.only_label} are test images" if settings.only_label else ""
+    if not any(given):
+        return how + only
+    return f"given by the source{f'; {how}, out of its training images' if missing else ''}{only}"
