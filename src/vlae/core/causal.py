@@ -3,6 +3,7 @@
 B batch, C width, H and W height and width, K channels of the image, M channels of the code map, P predicted channels.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ class CausalNet(nn.Module):
         super().__init__()
         self.layers, self.inputs, self.width = layers, inputs, width
         self.fixed = [layer.fixed is not None for layer in layers]
-        self.convs = nn.ModuleList(
+        self.convs: Sequence[Sequence[TapConv]] = nn.ModuleList(  # type: ignore[assignment]
             nn.ModuleList(TapConv(self.channels(r.source), 2 * width, r.taps) for r in layer.reads if not layer.fixed) for layer in layers
         )
         reads_code = [code > 0 and not layer.fixed and (condition == "layers" or self._reads_context(layer)) for layer in layers]
@@ -72,7 +73,7 @@ class CausalNet(nn.Module):
             parts = [conv(values[read.source]) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
             values.append(combine(parts, self.condition(number, code), None if layer.residual is None else values[layer.residual]))
         prediction = None
-        if self.predictor:
+        if self.predictor and self.prediction is not None:
             grid = TapGrid(self.predictor.taps)
             prediction = grid.convolve(values[self.predictor.source], self.prediction, None)
         if not self.layers:

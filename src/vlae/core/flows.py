@@ -7,6 +7,7 @@ z -> eps the flow is an autoregressive prior, whose density is fast; read as eps
 B batch, D elements of a vector, K channels of a grid, H and W its height and width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,8 +39,9 @@ class Made(nn.Module):
         inner = torch.arange(hidden) % max(1, dims - 1) + 1
         degrees = [torch.arange(1, dims + 1), *[inner] * (layers - 1)]
         outer = torch.arange(dims).repeat(2 if scaled else 1)
-        self.linears = nn.ModuleList(MaskedLinear(a[None, :] <= b[:, None]) for a, b in zip(degrees, [*degrees[1:], outer], strict=True))
-        self.linears[-1].scale = 0.1
+        masks = [a[None, :] <= b[:, None] for a, b in zip(degrees, [*degrees[1:], outer], strict=True)]
+        linears = [*(MaskedLinear(mask) for mask in masks[:-1]), MaskedLinear(masks[-1], scale=0.1)]
+        self.linears: Sequence[MaskedLinear] = nn.ModuleList(linears)  # type: ignore[assignment]
         self.context = Linear(context, hidden) if context else None
         self.scaled = scaled
 
@@ -56,8 +58,8 @@ class Made(nn.Module):
 class MaskedLinear(Linear):
     """A weight-normalised linear map in which output o reads input i only where ``mask[o, i]``."""
 
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
+    def __init__(self, mask: Tensor, scale: float = 1.0) -> None:
+        super().__init__(mask.shape[1], mask.shape[0], scale)
         self.register_buffer("mask", mask.to(self.v.dtype), persistent=False)
 
     def weight(self) -> Tensor:
@@ -136,7 +138,7 @@ class Flow(nn.Module):
 
     def __init__(self, steps: list[Step]) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(steps)
+        self.steps: Sequence[Step] = nn.ModuleList(steps)  # type: ignore[assignment]
 
     def forward(self, y: Tensor, context: Tensor | None = None) -> Mapped:
         """The parallel direction: z -> eps for a prior, eps -> z for a posterior."""

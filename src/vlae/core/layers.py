@@ -3,6 +3,7 @@
 B batch, C channels, H and W height and width.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -122,10 +123,9 @@ class TapGrid:
 
 
 def _axis(positions: list[int]) -> range:
-    ordered = sorted(set(positions))
-    step = min((b - a for a, b in zip(ordered, ordered[1:], strict=False)), default=1)
-    assert all((p - ordered[0]) % step == 0 for p in ordered), "taps along an axis stand at equal distances"
-    return range(ordered[0], ordered[-1] + 1, step)
+    """The positions and what lies between them, as far apart as can be."""
+    first = min(positions)
+    return range(first, max(positions) + 1, math.gcd(*(p - first for p in positions)) or 1)
 
 
 class ResBlock(nn.Module):
@@ -162,7 +162,7 @@ class DenseBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the size: a convolution to four times the channels, each four laid out as a square (as a transposed convolution, without its seams)."""
+    """Double the size: four times the channels, each four laid out as a square (a transposed convolution without its seams)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -39,9 +39,9 @@ def weighted(terms: Terms, weight: float) -> Float[Tensor, ""]:
 class RateControl(NamedTuple):
     """Holds the cost of the code near a target by the weight of the KL term.
 
-    The weight grows by 10% when the KL is more than 5% above the target, and shrinks by 10% when it is more than 5% below. With ``most = 1``
-    these are the soft free bits of Chen et al. 2017 (arXiv:1611.02731, appendix C), which never charge more than the bound does; with no
-    limit it is a rate target.
+    The weight grows by 10% when the KL is more than 5% above the target, and shrinks by 10% when it is more than 5% below. With
+    ``most = 1`` these are the soft free bits of Chen et al. 2017 (arXiv:1611.02731, appendix C), which never charge more than the bound
+    does; with no limit it is a rate target.
     """
 
     target: float

@@ -1,8 +1,8 @@
 """Evaluate a causal network in wavefront order: everything that does not wait for one another at once.
 
 Give layer l the time ``j + s i + a_l`` at pixel (i, j). If every tap reads something earlier, all work of one time is independent: the
-pixels of a slanted line, in every image of the batch. An image of H rows and W columns takes ``W + s (H - 1)`` steps instead of ``H W``, and
-about the arithmetic of one pass over all pixels.
+pixels of a slanted line, in every image of the batch. An image of H rows and W columns takes ``W + s (H - 1)`` steps instead of
+``H W``, and about the arithmetic of one pass over all pixels.
 
 B batch, n active rows, H rows, D channels.
 """
@@ -118,7 +118,7 @@ class Wavefront:
         now, slope = time - lag, self.plan.slope
         return range(max(0, -((self.width - 1 - now) // slope)), max(0, min(self.height, now // slope + 1)))
 
-    def _gather(self, time: int, lag: int, read: Reads, rows: range) -> Float[Tensor, "n B t D"]:
+    def _gather(self, time: int, lag: int, read: Reads, rows: range) -> Float[Tensor, "n B D t"]:
         moved = ((di, time - self._delay(lag, read.source, di, dj)) for di, dj in sorted(read.taps))
         return torch.stack([self.columns[read.source].get(then, range(rows.start + di, rows.stop + di)) for di, then in moved], dim=-1)
 
@@ -132,7 +132,7 @@ class Wavefront:
         gathered = [self._gather(time, lag, read, rows) for read in layer.reads]
         if layer.fixed:
             pairs = [sorted(zip(r.taps, w, strict=True)) for r, w in zip(layer.reads, layer.fixed, strict=True)]
-            column.put(time, rows, sum((g @ g.new_tensor([w for _, w in p]) for g, p in zip(gathered, pairs, strict=True))))
+            column.put(time, rows, torch.stack([g @ g.new_tensor([w for _, w in p]) for g, p in zip(gathered, pairs, strict=True)]).sum(0))
             return
         column.put(time, rows, self._layer(number, time, rows, gathered))
 

@@ -20,8 +20,8 @@ CONTEXTS: dict[Context, Layers] = {"pixels": (), "grey": (), "low": _LOW, "high"
 class Window:
     """The part of the image that the decoder sees: offsets ``(di, dj)`` strictly before the pixel, of a context made from the pixels.
 
-    Spelled as text: ``4x2`` is the paper's block of 4 columns and 2 rows above, and ceil((4-1)/2) pixels to the left; ``stack6`` six layers of
-    causal 2x3 taps, a trapezoid; ``r3`` radius 3, the same as 7x3; ``all`` every earlier pixel; ``none`` nothing, the plain VAE.
+    Spelled as text: ``4x2`` is the paper's block of 4 columns and 2 rows above, and ceil((4-1)/2) pixels to the left; ``stack6`` six layers
+    of causal 2x3 taps, a trapezoid; ``r3`` radius 3, the same as 7x3; ``all`` every earlier pixel; ``none`` nothing, the plain VAE.
 
     >>> Window.of("4x2").offsets == {(di, dj) for di in (-2, -1) for dj in range(-2, 2)} | {(0, -2), (0, -1)}
     True
@@ -69,11 +69,11 @@ def _layers_of(name: str, image: tuple[int, int] | None) -> Layers:
         if image is None:
             raise ValueError("window 'all' needs the size of the image: use it with a code that is a vector, or give a size")
         return everything(*image)
-    if match := re.fullmatch(r"stack([1-9]\d?)", name):
+    if match := re.fullmatch(r"stack([1-9][0-9]?)", name):
         return stack(int(match[1]))
-    if match := re.fullmatch(r"r([1-9]\d?)", name):
+    if match := re.fullmatch(r"r([1-9][0-9]?)", name):
         return rectangle(2 * int(match[1]) + 1, int(match[1]))
-    if match := re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", name):
+    if match := re.fullmatch(r"([1-9][0-9]?)x([1-9][0-9]?)", name):
         return rectangle(int(match[1]), int(match[2]))
     raise ValueError(f"a window is 'none', 'all', 'stackN', 'rN' or 'AxB' (columns x rows above); found {name!r}")
 

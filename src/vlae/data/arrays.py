@@ -1,8 +1,8 @@
 """Images in a ``.npz`` file of arrays.
 
-Either ``images`` with, as far as they are there, ``labels`` (or ``label``, ``cls``), ``classnames``, ``names``, ``lot`` (or ``group``), ``masks``,
-``train_idx``, ``validation_idx``, ``test_idx``; or one array for each of ``train``, ``validation``, ``test`` (also ``train_x``, ``valid``, ``val``)
-with its labels in ``train_y`` and so on. Other one-dimensional arrays of numbers beside ``images`` are factors.
+Either ``images`` with, as far as they are there, ``labels`` (or ``label``, ``cls``), ``classnames``, ``names``, ``lot`` (or ``group``),
+``masks``, ``train_idx``, ``validation_idx``, ``test_idx``; or one array for each of ``train``, ``validation``, ``test`` (also ``train_x``,
+``valid``, ``val``) with its labels in ``train_y`` and so on. Other one-dimensional arrays of numbers beside ``images`` are factors.
 
 Images are (n, h, w) or (n, h, w, 1 or 3), of uint8, uint16 or bool; or (n, bytes) with the packed bits of square images (98 bytes: 28x28).
 """
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from vlae.data.manifest import SPLITS
 from vlae.data.read import Picture, Pixels
 from vlae.data.settings import DataSettings
-from vlae.data.source import Item, LeftOut, Source
+from vlae.data.source import Item, LeftOut, Source, text
 from vlae.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -61,17 +61,19 @@ def _from_images(path: Path, arrays: Mapping[str, Array], max_pixels: int) -> So
     stack = _stack(f"{path}, array images", arrays["images"], max_pixels)
     n = len(stack.pixels)
     label, lot = _first(arrays, LABELS), _first(arrays, LOTS)
-    columns = {key: _column(path, key, arrays[key], n) for key in (label, lot) if key}
-    names = _names(arrays.get("names"), n)
-    labels = _labels(columns[label], arrays.get("classnames")) if label else [None] * n
-    lots = [str(value) for value in columns[lot]] if lot else [None] * n
-    splits = _splits(path, arrays, n)
     factors = _factors(arrays, n, ignore={label, lot})
-    masks = _stack(f"{path}, array masks", arrays["masks"], max_pixels) if "masks" in arrays else None
-    items = [
-        Item(names[i], partial(stack.picture, i), partial(_mask, masks, i) if masks else None, labels[i], lots[i], splits[i] if splits else None, row)
-        for i, row in enumerate(factors)
-    ]
+    splits = _splits(path, arrays, n)
+    columns = zip(
+        _names(arrays.get("names"), n),
+        [partial(stack.picture, i) for i in range(n)],
+        _masks(path, arrays, n, max_pixels),
+        _labels(_column(path, label, arrays[label], n), arrays.get("classnames")) if label else [None] * n,
+        [text(value) for value in _column(path, lot, arrays[lot], n)] if lot else [None] * n,
+        splits or [None] * n,
+        factors,
+        strict=True,
+    )
+    items = [Item(*values) for values in columns]
     unused = [LeftOut(item.name, "in none of the file's index arrays", harmless=True) for item in items if splits and item.split is None]
     return Source(tuple(item for item in items if not splits or item.split), tuple(unused))
 
@@ -107,7 +109,8 @@ def _stack(where: str, array: Array, max_pixels: int) -> _Stack:
     if sizes[2] == 3 and array.dtype != np.uint8:
         raise _refusal(f"{where} cannot be used", "RGB images have 8 bits", array.dtype)
     if sizes[0] * sizes[1] > max_pixels:
-        raise _refusal(f"{where} holds images that are too large", f"An image has at most data.max_pixels {max_pixels}", f"{sizes[0]} x {sizes[1]}")
+        rule = f"An image has at most data.max_pixels {max_pixels}"
+        raise _refusal(f"{where} holds images that are too large", rule, f"{sizes[0]} x {sizes[1]}")
     if array.dtype == np.uint8 and sizes[2] == 1 and array.max() <= 1:
         array, notes = array.astype(bool), ("0 and 1 only, taken as 1 bit",)
     depth = 1 if array.dtype == bool else 8 * array.dtype.itemsize
@@ -124,9 +127,13 @@ def _packed_side(row_bytes: int) -> int:
     return side if (side * side + 7) // 8 == row_bytes else 0
 
 
-def _mask(masks: _Stack, i: int) -> npt.NDArray[np.bool_]:
-    marked: npt.NDArray[np.bool_] = masks.pixels[i].any(axis=2)
-    return marked
+def _masks(path: Path, arrays: Mapping[str, Array], n: int, max_pixels: int) -> list[partial[npt.NDArray[np.bool_]] | None]:
+    if "masks" not in arrays:
+        return [None] * n
+    marked: npt.NDArray[np.bool_] = np.any(_stack(f"{path}, array masks", arrays["masks"], max_pixels).pixels, axis=3)
+    if len(marked) != n:
+        raise _refusal(f"{path}, array masks, does not fit its images", f"It holds {n} masks", len(marked))
+    return [partial(marked.__getitem__, i) for i in range(n)]
 
 
 def _first(arrays: Mapping[str, Array], keys: Sequence[str]) -> str | None:
@@ -141,7 +148,7 @@ def _column(path: Path, key: str, array: Array, n: int) -> Array:
 
 def _names(given: Array | None, n: int) -> list[str]:
     if given is not None and given.shape == (n,) and given.dtype.kind == "U" and len(np.unique(given)) == n:
-        return [str(name) for name in given]
+        return [text(name) for name in given]
     digits = len(str(n - 1))
     return [f"{i:0{digits}d}" for i in range(n)]
 
@@ -149,19 +156,21 @@ def _names(given: Array | None, n: int) -> list[str]:
 def _labels(values: Array, classes: Array | None) -> list[str]:
     """Labels as text: the classes' names where the numbers count them from 0, else the values themselves."""
     if classes is not None and values.dtype.kind in "iu" and values.min() >= 0 and values.max() < len(classes):
-        return [str(classes[value]) for value in values]
-    return [str(value) for value in values]
+        return [text(classes[value]) for value in values]
+    return [text(value) for value in values]
 
 
 def _splits(path: Path, arrays: Mapping[str, Array], n: int) -> list[str | None] | None:
     """The split of each image from the index arrays; None where there are no such arrays."""
-    indices = {SPLITS[key.removesuffix("_idx")]: arrays[key] for key in arrays if key.endswith("_idx") and key.removesuffix("_idx") in SPLITS}
+    keys = [key for key in arrays if key.endswith("_idx") and key.removesuffix("_idx") in SPLITS]
+    indices = {SPLITS[key.removesuffix("_idx")]: arrays[key] for key in keys}
     if not indices:
         return None
     splits: list[str | None] = [None] * n
     for split, index in indices.items():
         if index.ndim != 1 or index.dtype.kind not in "iu" or (len(index) and not 0 <= index.min() <= index.max() < n):
-            raise _refusal(f"{path} has a wrong index array for {split}", f"It holds whole numbers from 0 to {n - 1}", f"{index.dtype} {index.shape}")
+            rule = f"It holds whole numbers from 0 to {n - 1}"
+            raise _refusal(f"{path} has a wrong index array for {split}", rule, f"{index.dtype} of shape {index.shape}")
         for i in index:
             if splits[i] not in (None, split):
                 raise _refusal(f"{path} names an image in two splits", "An image is in one split", f"image {i} in {splits[i]} and {split}")

@@ -11,6 +11,7 @@ Refused with the reason: animations and files of several pages (which of the ima
 profile), floating-point and 32-bit values, GIF, and whatever is damaged, cut short or larger than allowed.
 """
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,9 @@ _SIGNATURES = (
 )
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 _ORIENTATION = 274  # the EXIF and TIFF tag
+
+# tifffile logs what it also raises; without a handler of its own that would be printed beside our one sentence
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class Picture(NamedTuple):
@@ -248,7 +252,7 @@ def _from_tiff(page: Any, values: Pixels) -> Picture:
 
 
 def _whole_scale(page: Any, values: Pixels) -> Picture:
-    """Values of 1, 2 to 8, and 9 to 16 bits as depth 1, 8 and 16; few-bit greys fill the scale, camera values of 10 to 14 bits stay exact."""
+    """Values as depth 1, 8 or 16: those of 2 or 4 bits are spread over 8, the 10 to 14 bits of cameras stay as they are."""
     bits = page.bitspersample
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         values = (2**bits - 1 - values.astype(np.uint32)).astype(values.dtype if bits > 1 else np.uint8)

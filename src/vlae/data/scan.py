@@ -1,128 +1,60 @@
-"""A folder of images: what lies in it, and what its structure or its manifest says about each image.
+"""What is known about each image of a folder before it is decoded: by a manifest, by the MVTec layout, or nothing.
 
 Only files that were found by walking the folder are ever opened, so a manifest cannot lead out of it.
 """
 
-import os
-import stat
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vlae.data.manifest import NAME_COLUMNS, SPLITS, Row, find_manifest, locate, read_manifest
+from vlae.data.listing import File, Listing
+from vlae.data.manifest import NAME_COLUMNS, SPLITS, Row, locate, read_manifest
 from vlae.data.read import IMAGE_SUFFIXES, NOT_AN_IMAGE, decode, sniff
 from vlae.data.settings import DataSettings
-from vlae.data.source import Item, LeftOut, Source, natural
+from vlae.data.source import Item, LeftOut, Source
 from vlae.errors import DataError
 
 
-class File(NamedTuple):
-    """A regular file, with what shows that it has not changed since."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-
-
-class Listing(NamedTuple):
-    """The files below a folder by their relative POSIX names in natural order, and what was passed over."""
-
-    files: dict[str, File]
-    left_out: tuple[LeftOut, ...]
-
-
-def list_files(folder: Path, skip: Path) -> Listing:
-    """List the files below ``folder``, following links but entering each folder once, without hidden files and the folder ``skip``."""
-    files: dict[str, File] = {}
-    left_out: list[LeftOut] = []
-    for path in _walk(folder, skip.resolve(), left_out):
-        name = path.relative_to(folder).as_posix()
-        found = _regular(path, name)
-        if isinstance(found, File):
-            files[name] = found
-        else:
-            left_out.append(found)
-    return Listing(dict(sorted(files.items(), key=lambda entry: natural(entry[0]))), tuple(left_out))
-
-
-def _walk(folder: Path, skip: Path, left_out: list[LeftOut]) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        left_out.append(LeftOut(os.path.relpath(error.filename, folder), f"folder cannot be opened ({error.strerror})"))
-
-    seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:
-            left_out.append(LeftOut(os.path.relpath(root, folder), "link to a folder that was read already", harmless=True))
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(root, name).resolve() != skip]
-        yield from (Path(root, name) for name in names)
-
-
-def _regular(path: Path, name: str) -> File | LeftOut:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return LeftOut(name.encode("utf-8", "backslashreplace").decode(), "its name is not valid UTF-8")
-    if path.name.startswith("."):
-        return LeftOut(name, "hidden", harmless=True)
-    try:
-        status = path.stat()
-    except OSError as error:
-        return LeftOut(name, f"cannot be opened ({error.strerror})")
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        return LeftOut(name, "not a regular file", harmless=True)
-    return File(path, status.st_size, status.st_mtime_ns)
-
-
 def scan_folder(settings: DataSettings, listing: Listing) -> Source:
-    """Say which of the listed files are images and what is known about each: by the manifest, the MVTec layout, or neither.
+    """Say which of the listed files are images, and what the folder tells about each.
 
-    Errors: ``DataError`` for an unusable manifest, one that names no image that exists, or a folder of several MVTec data sets.
+    Errors: ``DataError`` for a manifest that cannot be used or names no image that exists, or for a folder of several MVTec data sets.
     """
-    if settings.manifest is not None:
-        rows = read_manifest(settings.manifest)
-        if rows is None:
-            raise DataError(
-                f"{settings.manifest} names no images", rule=f"One column is called {', '.join(NAME_COLUMNS)}", do="Add or rename that column"
-            )
-        return _from_manifest(settings, listing, settings.manifest, rows)
-    found = find_manifest(settings.folder, listing.files)
-    if found is not None:
-        path, rows, lists = found
-        return _from_manifest(settings, listing, path, rows) if lists else _annotated(settings, listing, path, rows)
+    folder = settings.folder
+    manifests = (
+        [settings.manifest]
+        if settings.manifest
+        else [folder / name for name in ("manifest.csv", "manifest.jsonl") if name in listing.files]
+    )
+    if manifests:
+        rows = read_manifest(manifests[0])
+        if not rows:
+            rule = f"A column called {', '.join(NAME_COLUMNS)} names them"
+            raise DataError(f"{manifests[0]} names no images", rule=rule, do="Add or rename that column")
+        return _listed(settings, listing, _match(_Table(manifests[0], folder, listing.files, lists=True), rows))
+    if "labels.csv" in listing.files and (rows := read_manifest(folder / "labels.csv")):
+        return _annotated(settings, listing, _match(_Table(folder / "labels.csv", folder, listing.files, lists=False), rows))
     if any(name.startswith("train/good/") for name in listing.files):
-        return _from_mvtec(settings, listing)
-    _refuse_collections(settings.folder, listing)
+        return _mvtec(settings, listing)
+    _refuse_collections(folder, listing)
     return _plain(settings, listing)
+
+
+def _plain(settings: DataSettings, listing: Listing) -> Source:
+    other = {name for name, file in listing.files.items() if _is_other(file.path)}
+    items = (_item(settings, name, file) for name, file in listing.files.items() if name not in other)
+    return Source(
+        tuple(items), (*listing.left_out, *(LeftOut(name, NOT_AN_IMAGE, harmless=True) for name in listing.files if name in other))
+    )
 
 
 def _item(settings: DataSettings, name: str, file: File) -> Item:
     return Item(name, partial(decode, file.path, settings.max_pixels))
-
-
-def _mask(path: Path, max_pixels: int) -> npt.NDArray[np.bool_]:
-    marked: npt.NDArray[np.bool_] = decode(path, max_pixels).pixels.any(axis=2)
-    return marked
-
-
-def _plain(settings: DataSettings, listing: Listing) -> Source:
-    items: list[Item] = []
-    left_out = list(listing.left_out)
-    for name, file in listing.files.items():
-        if _is_other(file.path):
-            left_out.append(LeftOut(name, NOT_AN_IMAGE, harmless=True))
-        else:
-            items.append(_item(settings, name, file))
-    return Source(tuple(items), tuple(left_out))
 
 
 def _is_other(path: Path) -> bool:
@@ -136,99 +68,120 @@ def _is_other(path: Path) -> bool:
         return False
 
 
-def _described(settings: DataSettings, item: Item, row: Row, mask: File | None) -> Item:
-    return replace(
-        item,
-        label=row.label,
-        lot=row.lot,
-        split=row.split,
-        factors=row.factors,
-        mask=partial(_mask, mask.path, settings.max_pixels) if mask else None,
-    )
+def _mask(file: File, max_pixels: int) -> npt.NDArray[np.bool_]:
+    return np.any(decode(file.path, max_pixels).pixels, axis=2)
 
 
-def _from_manifest(settings: DataSettings, listing: Listing, manifest: Path, rows: list[Row]) -> Source:
-    """The images are those that the manifest names; the others stay aside."""
-    items: dict[str, Item] = {}
-    left_out = list(listing.left_out)
-    used = set(locate(manifest.name, manifest, settings.folder))
+@dataclass(frozen=True)
+class _Table:
+    """A table beside the images: its file, the folder and its files, and whether it ``lists`` the images or only annotates them."""
+
+    path: Path
+    folder: Path
+    files: Mapping[str, File]
+    lists: bool
+
+    def find(self, written: str, stems: Mapping[str, str]) -> str | LeftOut:
+        """The file that a path in the table means: of that name, or the only one that differs from it in its suffix."""
+        names = locate(written, self.path, self.folder)
+        if not names:
+            return LeftOut(written, f"{self.path.name} leads out of the folder")
+        found = [name for name in names if name in self.files] or [stems[_stem(name)] for name in names if _stem(name) in stems]
+        return found[0] if found else LeftOut(written, f"named in {self.path.name}, but not in the folder", harmless=not self.lists)
+
+
+@dataclass
+class _Matched:
+    """The rows and masks of a table by the names of the images, and what fits nothing."""
+
+    table: _Table
+    rows: dict[str, Row] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    other_suffix: int = 0
+
+    def described(self, settings: DataSettings, item: Item) -> Item:
+        """An image with what its row says."""
+        row = self.rows.get(item.name)
+        if row is None:
+            return item
+        mask = self.masks.get(item.name)
+        marked = partial(_mask, self.table.files[mask], settings.max_pixels) if mask else None
+        return replace(item, label=row.label, lot=row.lot, split=row.split, factors=row.factors, mask=marked)
+
+    def notes(self) -> dict[str, int]:
+        """Remarks for the user."""
+        return {f"in {self.table.path.name} under another suffix": self.other_suffix} if self.other_suffix else {}
+
+
+def _match(table: _Table, rows: list[Row]) -> _Matched:
+    counts = Counter(_stem(name) for name in table.files)
+    stems = {_stem(name): name for name in table.files if counts[_stem(name)] == 1}
+    matched = _Matched(table)
     for row in rows:
-        name = _find(row.image, manifest, settings.folder, listing, left_out)
-        mask = _find(row.mask, manifest, settings.folder, listing, left_out) if row.mask else None
-        if name in items:
-            left_out.append(LeftOut(row.image, f"named again in {manifest.name}", harmless=True))
-        elif name is not None:
-            items[name] = _described(settings, _item(settings, name, listing.files[name]), row, listing.files[mask] if mask else None)
-        used |= {name or "", mask or ""}
-    if not items:
-        raise _names_nothing(manifest, rows, settings.folder)
-    left_out += [LeftOut(name, f"not named in {manifest.name}", harmless=True) for name in listing.files if name not in used]
-    return Source(tuple(items[name] for name in listing.files if name in items), tuple(left_out))
+        image = table.find(row.image, stems)
+        mask = table.find(row.mask, stems) if row.mask else None
+        matched.left_out += [found for found in (image, mask) if isinstance(found, LeftOut)]
+        if not isinstance(image, str):
+            continue
+        if image in matched.rows:
+            matched.left_out.append(LeftOut(row.image, f"named again in {table.path.name}", harmless=True))
+            continue
+        matched.rows[image] = row
+        matched.other_suffix += PurePosixPath(image).suffix != PurePosixPath(row.image).suffix
+        if isinstance(mask, str):
+            matched.masks[image] = mask
+    if not matched.rows:
+        raise _names_nothing(table, rows)
+    return matched
 
 
-def _find(written: str, manifest: Path, folder: Path, listing: Listing, left_out: list[LeftOut]) -> str | None:
-    names = locate(written, manifest, folder)
-    found = next((name for name in names if name in listing.files), None)
-    if not names:
-        left_out.append(LeftOut(written, f"{manifest.name} leads out of the folder"))
-    elif found is None:
-        left_out.append(LeftOut(written, f"named in {manifest.name}, but not in the folder"))
-    return found
-
-
-def _names_nothing(manifest: Path, rows: list[Row], folder: Path) -> DataError:
+def _names_nothing(table: _Table, rows: list[Row]) -> DataError:
     return DataError(
-        f"{manifest} names no image that exists",
-        rule=f"Its paths are relative to {folder} or to itself, and stay inside {folder}",
+        f"{table.path} names no image that exists",
+        rule=f"Its paths are relative to {table.folder} or to itself, and stay inside {table.folder}",
         found=f"{len(rows)} rows, {', '.join(row.image for row in rows[:3])} first",
         do="Correct the paths or data.folder",
     )
 
 
-def _annotated(settings: DataSettings, listing: Listing, table: Path, rows: list[Row]) -> Source:
-    """All images of the folder, with what the table says about some; a row fits a file of the same name, or of one that differs in its suffix."""
-    plain = _plain(settings, Listing({name: file for name, file in listing.files.items() if name != table.name}, listing.left_out))
-    by_name = {item.name: item for item in plain.items}
-    stems = Counter(_stem(name) for name in by_name)
-    by_stem = {_stem(name): name for name in by_name if stems[_stem(name)] == 1}
-    described: dict[str, Item] = {}
-    left_out = list(plain.left_out)
-    suffixes = 0
-    for row in rows:
-        names = locate(row.image, table, settings.folder)
-        name = next((name for name in names if name in by_name), None) or next((by_stem[_stem(n)] for n in names if _stem(n) in by_stem), None)
-        if name is None:
-            left_out.append(LeftOut(row.image, f"named in {table.name}, but not in the folder", harmless=True))
-            continue
-        suffixes += name not in names
-        mask = _find(row.mask, table, settings.folder, listing, left_out) if row.mask else None
-        described[name] = _described(settings, by_name[name], row, listing.files[mask] if mask else None)
-    if not described:
-        raise _names_nothing(table, rows, settings.folder)
-    items = tuple(described.get(item.name, item) for item in plain.items)
-    return Source(items, tuple(left_out), {f"found by {table.name} under another suffix": suffixes} if suffixes else {})
+def _listed(settings: DataSettings, listing: Listing, matched: _Matched) -> Source:
+    """The images that a manifest names; the others stay aside."""
+    items = (matched.described(settings, _item(settings, name, file)) for name, file in listing.files.items() if name in matched.rows)
+    table = matched.table.path
+    known = {*matched.rows, *matched.masks.values(), *locate(table.name, table, matched.table.folder)}
+    unnamed = (LeftOut(name, f"not named in {table.name}", harmless=True) for name in listing.files if name not in known)
+    return Source(tuple(items), (*listing.left_out, *matched.left_out, *unnamed), matched.notes())
+
+
+def _annotated(settings: DataSettings, listing: Listing, matched: _Matched) -> Source:
+    """All images of the folder but for masks, with what the table says about some."""
+    known = {*matched.masks.values(), matched.table.path.name}
+    plain = _plain(settings, Listing({name: file for name, file in listing.files.items() if name not in known}, listing.left_out))
+    items = (matched.described(settings, item) for item in plain.items)
+    return Source(tuple(items), (*plain.left_out, *matched.left_out), matched.notes())
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    return str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
 
 
-def _from_mvtec(settings: DataSettings, listing: Listing) -> Source:
+def _mvtec(settings: DataSettings, listing: Listing) -> Source:
     """``train/good``, ``test/<defect>`` (also ``validation/good``), ``ground_truth/<defect>/<name>_mask.png``."""
+    truth = {_stem(name).removesuffix("_mask"): file for name, file in listing.files.items() if name.startswith("ground_truth/")}
+    plain = _plain(
+        settings, Listing({name: file for name, file in listing.files.items() if not name.startswith("ground_truth/")}, listing.left_out)
+    )
     items: list[Item] = []
-    left_out = list(listing.left_out)
-    masks = {_stem(name).removesuffix("_mask"): file for name, file in listing.files.items() if name.startswith("ground_truth/")}
-    for name, file in listing.files.items():
-        parts = PurePosixPath(name).parts
-        split = SPLITS.get(parts[0])
-        if parts[0] == "ground_truth":
+    left_out = list(plain.left_out)
+    for item in plain.items:
+        top, *below = PurePosixPath(item.name).parts
+        if top not in SPLITS or len(below) < 2:
+            left_out.append(LeftOut(item.name, "outside train, validation and test", harmless=True))
             continue
-        if split is None or len(parts) < 3 or _is_other(file.path):
-            left_out.append(LeftOut(name, NOT_AN_IMAGE if _is_other(file.path) else "outside train, validation and test", harmless=True))
-            continue
-        mask = masks.get(_stem(str(PurePosixPath("ground_truth", *parts[1:])))) if split == "test" else None
-        marked = partial(_mask, mask.path, settings.max_pixels) if mask else None
-        items.append(replace(_item(settings, name, file), split=split, label=parts[1], mask=marked))
+        mask = truth.get(_stem(f"ground_truth/{'/'.join(below)}")) if top == "test" else None
+        marked = partial(_mask, mask, settings.max_pixels) if mask else None
+        items.append(replace(item, split=SPLITS[top], label=below[0], mask=marked))
     return Source(tuple(items), tuple(left_out))
 
 

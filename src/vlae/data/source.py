@@ -51,6 +51,15 @@ def natural(name: str) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
+def text(value: object) -> str:
+    r"""A value as text that can be written: JSON and NumPy can name halves of characters, UTF-8 cannot.
+
+    >>> text("a\ud800")
+    'a?'
+    """
+    return str(value).encode("utf-8", "replace").decode()
+
+
 def with_block_lots(source: Source, block: int) -> Source:
     """Make every ``block`` consecutive images of a source one lot. Errors: ``SettingError`` where the source names lots itself."""
     if any(item.lot is not None for item in source.items):

@@ -1,7 +1,8 @@
 """Training, validation and test images: a split that stays when images are added.
 
-Each image (or lot) has a number u in [0, 1) that is a hash of its pixels (or of its lot's name) and of nothing else: u < validation is validation,
-u >= 1 - test is test, the rest trains. Adding images moves none of the others, and identical images are never parted.
+Each image (or lot) has a number u in [0, 1) that is a hash of its pixels (or of its lot's name) and of nothing else:
+u < validation is validation, u >= 1 - test is test, the rest trains. Adding images moves none of the others, and identical images are
+never parted. (So few images that a share would stay empty are the exception: the nearest one is taken until there are more.)
 """
 
 import hashlib
@@ -53,7 +54,7 @@ def position(group: str) -> float:
     >>> position("lot a") == position("lot a"), 0 <= position("lot b") < 1
     (True, True)
     """
-    digest = hashlib.sha256(b"vlae split 1\0" + group.encode()).digest()
+    digest = hashlib.sha256(b"vlae split 1\0" + group.encode("utf-8")).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53
 
 
@@ -73,17 +74,17 @@ def _by_hash(groups: Sequence[str], settings: DataSettings, missing: Sequence[st
 
 def _check(lots: Sequence[str | None], given: Sequence[str | None], labels: Sequence[str | None], settings: DataSettings) -> None:
     if settings.split_by == "lot" and not any(lot is not None for lot in lots):
-        raise SettingError(
-            "data.split_by is lot", rule="It needs lots", found="no lots", do="Add a column lot to the manifest, or set data.lot_block"
-        )
-    if settings.split_by != "auto" and all(name in given for name in HELD_OUT):
-        raise SettingError(
-            f"data.split_by is {settings.split_by}", rule="A split that the source gives is kept", found="such a split", do="Set data.split_by to auto"
-        )
+        do = "Add a column lot to the manifest, or set data.lot_block"
+        raise SettingError("data.split_by is lot", rule="It needs lots", found="no lots", do=do)
+    if all(name in given for name in HELD_OUT):
+        for name, value, unset in (("split_by", settings.split_by, "auto"), ("lot_block", settings.lot_block, None)):
+            if value != unset:
+                rule = "A split that the source gives is kept"
+                raise SettingError(f"data.{name} is {value}", rule=rule, found="such a split", do=f"Leave data.{name} out")
     known = sorted({label for label in labels if label is not None})
     if settings.only_label is not None and settings.only_label not in known:
         found = ", ".join(known[:10]) or "no labels"
-        raise SettingError(f"data.only_label is {settings.only_label}", rule="It is a label of some image", found=found, do="Correct it or leave it out")
+        raise SettingError(f"data.only_label is {settings.only_label}", rule="It is the label of some image", found=found, do="Correct it")
 
 
 def _check_filled(split: npt.NDArray[np.str_], settings: DataSettings) -> None:

@@ -52,7 +52,7 @@ def _stain(f: Factors, s: Scene, key: int) -> Damage:
     du, dv = (s.u - u) / (0.2 + 0.1 * size), (s.v - v) / (0.2 + 0.1 * size)
     reach = np.sqrt(du * du + dv * dv) + 0.12 * value_noise(du * 2.0, dv * 2.0, subkey(key, "edge", 0))
     reach += 0.06 * value_noise(du * 5.0, dv * 5.0, subkey(key, "edge", 1))
-    wet = (1.0 - ramp(0.85, 1.0, reach)) * _drilled(f, s)
+    wet = (1.0 - ramp(0.75, 1.0, reach)) * _drilled(f, s)
     return no_damage(f, s)._replace(gain=1.0 - wet * (0.28 + 0.2 * ramp(0.55, 0.9, reach)), mask=wet > 0.4)
 
 
@@ -76,9 +76,9 @@ def _shifted_hole(f: Factors, s: Scene, key: int) -> Damage:
 
 def _burr(f: Factors, s: Scene, key: int) -> Damage:
     """Ragged metal that stands out over the outline."""
-    (u, v), raggedness = _on_edge(f, key), value_noise(s.u * 14.0, s.v * 14.0, subkey(key, "ragged"))
+    (u, v), raggedness = _on_edge(f, key), value_noise(s.u * 10.0, s.v * 10.0, subkey(key, "ragged"))
     du, dv = (s.u - u) / 0.28, (s.v - v) / 0.28
-    swell = 0.15 * np.maximum(1.0 - du * du - dv * dv, 0.0) * np.clip(0.75 + 0.5 * raggedness, 0.1, 1.3)
+    swell = 0.15 * np.maximum(1.0 - du * du - dv * dv, 0.0) * np.clip(0.8 + 0.5 * raggedness, 0.2, 1.3)
     rim = outline_distance(f.outline, s.u, s.v)
     return no_damage(f, s)._replace(swell=swell, mask=(rim < swell) & (rim > -CHAMFER) & (swell > 0.3 * s.pixel))
 

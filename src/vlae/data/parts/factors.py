@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vlae.data.parts.exact import subkey, turn, uniform
-from vlae.data.parts.shapes import OUTLINES
+from vlae.data.parts.shapes import OUTLINES, SLOTS
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ def draw_factors(key: int) -> Factors:
         outline=outline,
         x=between("x", 0.38, 0.62),
         y=between("y", 0.38, 0.62),
-        angle=between("angle", -30.0, 30.0),
-        size=between("size", 0.31, 0.38),
+        angle=between("angle", -15.0, 15.0),
+        size=between("size", 0.33, 0.38),
         holes=holes,
-        places=_places(outline, holes, key),
+        places=_places(holes, key),
         texture=choice("texture", ("brushed", "cast")),
-        grain=between("grain", 0.06, 0.12),
-        light=between("light", 0.85, 1.15),
+        grain=between("grain", 0.07, 0.12),
+        light=between("light", 0.9, 1.1),
         light_angle=between("lamp", 180.0, 360.0),
         gradient=between("gradient", 0.1, 0.4),
         noise=between("noise", 1.0, 3.0),
@@ -64,12 +64,9 @@ def draw_factors(key: int) -> Factors:
     )
 
 
-def _places(outline: str, holes: int, key: int) -> tuple[tuple[float, float], ...]:
-    """Choose slots of the outline for the holes, and move each by the tolerance of a drill."""
+def _places(holes: int, key: int) -> tuple[tuple[float, float], ...]:
+    """Choose slots of the bolt circle for the holes, and move each by the tolerance of a drill."""
     order = uniform(subkey(key, "slots"), 6)
     shifts = uniform(subkey(key, "drill"), 12)
     slots = sorted(sorted(range(6), key=order.__getitem__)[:holes])
-    return tuple(
-        (OUTLINES[outline].slots[slot][0] + 0.03 * shifts[slot] - 0.015, OUTLINES[outline].slots[slot][1] + 0.03 * shifts[slot + 6] - 0.015)
-        for slot in slots
-    )
+    return tuple((SLOTS[slot][0] + 0.03 * shifts[slot] - 0.015, SLOTS[slot][1] + 0.03 * shifts[slot + 6] - 0.015) for slot in slots)

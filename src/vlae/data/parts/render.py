@@ -4,6 +4,8 @@ Brightness is in levels of an 8-bit picture. Every edge is a signed distance, so
 functions of that distance and nothing is drawn at a higher resolution first.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,10 +67,11 @@ def texture(f: Factors, s: Scene, key: int) -> Array:
     """
     brushed = f.texture == "brushed"
     a, b, stroke = s.u * f.size, s.v * f.size, 16.0 if brushed else 1.0
-    total = np.zeros(a.shape)
-    for octave in octaves(s.unit, 5):
-        cells, strength = float(2**octave), 0.5 if octave == 5 else 1.0
-        height = 1.0 if brushed else 0.6 * s.unit / cells
+    total, scales = np.zeros(a.shape), octaves(s.unit, 5)
+    even = 1.0 / math.sqrt(len(scales) - 0.84)  # the sum has the same deviation at any size
+    for octave in scales:
+        cells, strength = float(2**octave), even * (0.4 if octave == scales[0] else 1.0)
+        height = 1.3 if brushed else 0.75 * s.unit / cells
         total += strength * height * value_noise(a * (cells / stroke), b * cells, subkey(key, "grain", octave))
     if brushed:
         grain = inner(total)
@@ -82,7 +85,7 @@ def _patches(a: Array, b: Array, length: float, key: int) -> Array:
     """How rough the face is at every place."""
     wide = value_noise(a * (12.0 / length), b * 12.0, subkey(key, "patch", 0))
     fine = value_noise(a * (24.0 / length), b * 24.0, subkey(key, "patch", 1))
-    return np.clip(1.0 + 0.45 * (wide + fine), 0.35, 1.9)
+    return np.clip(1.0 + 0.5 * (wide + fine), 0.3, 2.0)
 
 
 def octaves(unit: int, first: int) -> range:

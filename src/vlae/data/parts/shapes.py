@@ -12,31 +12,23 @@ from vlae.data.parts.exact import Array
 
 Places = tuple[tuple[float, float], ...]
 
-HOLE, CHAMFER = 0.165, 0.045  # radius of every hole, width of every chamfer
-RING = ((0.5, 0.2887), (0.0, 0.5774), (-0.5, 0.2887), (-0.5, -0.2887), (0.0, -0.5774), (0.5, -0.2887))
+HOLE, CHAMFER = 0.185, 0.045  # radius of every hole, width of every chamfer
+SLOTS = ((0.5, 0.0), (0.25, 0.433), (-0.25, 0.433), (-0.5, 0.0), (-0.25, -0.433), (0.25, -0.433))  # the bolt circle, clockwise
 
 
 class Outline(NamedTuple):
-    """An outline: a polygon grown by ``radius`` (a disc grows from a point), its slots for holes, its symmetry."""
+    """A polygon grown by ``radius`` (the disc grows from a point), which a turn by 360 / ``symmetry`` degrees leaves as it is."""
 
-    vertices: tuple[tuple[float, float], ...]
+    vertices: Places
     radius: float
-    slots: tuple[tuple[float, float], ...]
-    symmetry: int  # turning by 360 / symmetry degrees changes neither the outline nor the set of slots
+    symmetry: int
 
 
 OUTLINES = {
-    "plate": Outline(
-        ((-0.72, -0.42), (0.72, -0.42), (0.72, 0.42), (-0.72, 0.42)), 0.14, tuple((u, v) for v in (-0.27, 0.27) for u in (-0.55, 0.0, 0.55)), 2
-    ),
-    "disc": Outline(((0.0, 0.0),), 0.9, tuple((u, v) for u, v in RING), 6),
-    "hexagon": Outline(((0.9, 0.0), (0.45, 0.7794), (-0.45, 0.7794), (-0.9, 0.0), (-0.45, -0.7794), (0.45, -0.7794)), 0.08, RING, 6),
-    "bracket": Outline(
-        ((-0.64, -0.64), (-0.24, -0.64), (0.64, 0.24), (0.64, 0.64), (-0.64, 0.64)),
-        0.1,
-        ((-0.45, -0.45), (-0.45, 0.0), (-0.45, 0.45), (0.0, 0.45), (0.45, 0.45), (0.0, 0.0)),
-        1,
-    ),
+    "plate": Outline(((-0.69, -0.53), (0.69, -0.53), (0.69, 0.53), (-0.69, 0.53)), 0.13, 2),
+    "disc": Outline(((0.0, 0.0),), 0.86, 6),
+    "hexagon": Outline(((0.86, 0.0), (0.43, 0.7448), (-0.43, 0.7448), (-0.86, 0.0), (-0.43, -0.7448), (0.43, -0.7448)), 0.1, 6),
+    "flange": Outline(((0.8, 0.0), (0.365, 0.398), (0.196, 0.503), (0.0, 0.54), (-0.196, 0.503), (-0.365, 0.398), (-0.8, 0.0), (-0.365, -0.398), (-0.196, -0.503), (0.0, -0.54), (0.196, -0.503), (0.365, -0.398)), 0.2, 2),
 }
 
 

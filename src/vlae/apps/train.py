@@ -1,0 +1,128 @@
+"""Train: from a folder of images to a run folder."""
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from vlae.data import cache
+from vlae.data.imageset import ImageSet
+from vlae.engine.fit import Trainer, Watch
+from vlae.engine.run import Run, new_folder
+from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve, wants_vector
+from vlae.errors import DeviceError, DiskError, RunError
+
+VECTOR_SIZE = (64, 64)
+
+Decoding = Callable[[int, int], None]
+
+
+def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) -> Run:
+    """Decode the images and make the run folder; nothing is left behind where that fails."""
+    check_device(settings)
+    existed = folder.exists()
+    new_folder(folder)
+    try:
+        images, settings = _decode(settings, folder, decoding)
+        facts = facts_of(images)
+        return Run.create(folder, resolve(settings, facts), facts, images)
+    except BaseException:
+        shutil.rmtree(folder if not existed else folder / "cache", ignore_errors=True)
+        raise
+
+
+def _decode(settings: Settings, folder: Path, decoding: Decoding | None) -> tuple[ImageSet, Settings]:
+    """The images, at the size that the code needs: a vector needs one size, a grid at least that of a crop."""
+    images = cache.load(settings.data, folder / "cache", decoding)
+    facts = facts_of(images)
+    if settings.data.size is None and settings.keep.code == "vector" and facts.size is None:
+        settings = _with_data(settings, size=VECTOR_SIZE)
+    crop = resolve(settings, facts).train.crop if settings.data.size is None else None
+    if crop is not None and settings.data.minimum < crop:
+        settings = _with_data(settings, minimum=crop)
+    return cache.load(settings.data, folder / "cache", decoding), settings
+
+
+def _with_data(settings: Settings, **changes: Any) -> Settings:
+    return settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
+
+
+def facts_of(images: ImageSet) -> ImageFacts:
+    """What the model must know of the images."""
+    sizes = {images.shape(i)[:2] for i in range(len(images))}
+    depth, colours = images.depth, images.channels
+    return ImageFacts.model_validate(
+        {"depth": depth, "colours": colours, "size": sizes.pop() if len(sizes) == 1 else None, "dynamic": images.dynamic}
+    )
+
+
+def check_device(settings: Settings) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        DeviceError: a GPU is asked for and there is none.
+    """
+    if settings.train.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("There is no GPU that torch can use", rule="train.device=cuda needs one", do="Set train.device=cpu or auto")
+
+
+def train(run: Run, watch: Watch) -> str:
+    """Train, or go on training, until it is done, stopped or out of time; why it ended is returned."""
+    trainer = Trainer(run, run.images(), watch)
+    trainer.start()
+    with stop_signal() as stopped:
+        return trainer.train(stopped)
+
+
+def resume(folder: Path, overrides: Sequence[str]) -> Run:
+    """The run of a folder, to go on with; only how long it may take can be changed.
+
+    Raises:
+        RunError: the folder is no run, or something else is to be changed.
+    """
+    run = Run.open(folder)
+    for override in overrides:
+        if override.partition("=")[0] not in ("train.max_minutes", "train.device"):
+            raise RunError(
+                f"{override} cannot be changed in a resumed run", rule="Only train.max_minutes and train.device can", do="Train a new run"
+            )
+    changed = load_settings(run.folder / "config.yaml", overrides, {})
+    return Run(folder, changed, run.facts)
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Within it, the first interrupt asks the work to stop after its step; the second ends it at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def default_folder(source: Path) -> Path:
+    """A new folder ``runs/NAME-N`` for the run of a folder of images.
+
+    Raises:
+        DiskError: the folder's name cannot be used.
+    """
+    name = source.resolve().stem or "images"
+    for number in range(1, 10_000):
+        folder = Path("runs") / f"{name}-{number}"
+        if not folder.exists():
+            return folder
+    raise DiskError("There are too many runs of this folder", do="Name one with --output")

@@ -1,0 +1,101 @@
+"""Batches of a training: which images, which crops and which noise, all from the seed and the number of the step alone.
+
+So a resumed training sees what an uninterrupted one would have, and several processes share one global batch.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlae.core.vlae import VLAE
+from vlae.data import batches as data
+from vlae.data.imageset import ImageSet
+from vlae.engine.settings import Settings
+from vlae.errors import DataError, SettingError
+
+# Streams of random numbers that must not meet.
+ORDER, CROPS, DYNAMIC, CODE, PIXELS = range(5)
+
+
+class Batch(NamedTuple):
+    """Images as levels, (b, c, h, w), and standard normal noise for their codes."""
+
+    x: Tensor
+    noise: Tensor
+
+
+def random(seed: int, stream: int, number: int) -> np.random.Generator:
+    """NumPy's generator for one use."""
+    return np.random.default_rng([seed, stream, number])
+
+
+def normal(shape: tuple[int, ...], seed: int, stream: int, number: int) -> Tensor:
+    """Standard normal noise, the same on every device, in float32."""
+    return torch.from_numpy(random(seed, stream, number).standard_normal(shape, dtype=np.float32))
+
+
+def uniform(shape: tuple[int, ...], seed: int, number: int) -> Tensor:
+    """Uniforms in the open interval (0, 1) for the pixels of image ``number``, in float32."""
+    drawn = random(seed, PIXELS, number).integers(0, 2**24, shape)
+    return torch.from_numpy((drawn + 0.5) / 2**24).clamp(max=1 - 2**-24).float()
+
+
+@dataclass
+class Batches:
+    """The share of one process in the global batches of a training."""
+
+    images: ImageSet
+    settings: Settings
+    model: VLAE
+    rank: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        self.training = self.images.indices("train")
+        self._order: tuple[int, np.ndarray] = (-1, self.training)
+        batch = self.settings.train.batch
+        if batch > len(self.training):
+            raise DataError(
+                "There are fewer training images than a batch holds",
+                rule="train.batch must be at most the number of training images",
+                found=f"{len(self.training)} images and train.batch={batch}",
+                do=f"Set train.batch={max(1, len(self.training) // 2)}",
+            )
+        if batch % self.processes:
+            raise SettingError("train.batch cannot be shared out", rule="It must be a multiple of the processes", found=f"{batch}, {self.processes}")
+
+    def __call__(self, step: int) -> Batch:
+        """This process's part of the batch of a step."""
+        each = self.settings.train.batch // self.processes
+        whole = self.whole(step)
+        mine = slice(self.rank * each, (self.rank + 1) * each)
+        return Batch(whole.x[mine], whole.noise[mine])
+
+    def whole(self, step: int) -> Batch:
+        """The global batch of a step, counted from 0."""
+        seed = self.settings.train.seed
+        size = self.settings.train.batch
+        chosen = np.array([self._image(step * size + k) for k in range(size)])
+        if self.settings.train.crop:
+            pixels = data.crops(self.images, chosen, self.settings.train.crop, random(seed, CROPS, step))
+        else:
+            pixels = data.stack(self.images, chosen)
+        if self.images.dynamic:
+            pixels = data.binarise_dynamic(pixels, random(seed, DYNAMIC, step))
+        x = as_levels(pixels)
+        return Batch(x, normal((size, *self.model.code_shape(*x.shape[2:])), seed, CODE, step))
+
+    def _image(self, position: int) -> int:
+        """The image at a position in the endless sequence of epochs, each a new permutation."""
+        epoch, place = divmod(position, len(self.training))
+        if self._order[0] != epoch:
+            self._order = (epoch, random(self.settings.train.seed, ORDER, epoch).permutation(self.training))
+        return int(self._order[1][place])
+
+
+def as_levels(pixels: np.ndarray) -> Tensor:
+    """Pixels of a cache as floats, channels last in memory."""
+    return torch.from_numpy(pixels.astype(np.float32)).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,67 @@
+"""What the commands find, as frozen values that go to and from JSON with a format version."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from vlae.engine.run import Run
+from vlae.errors import RunError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The cost of a split's images under a model; every ``_se`` is a standard error over images."""
+
+    split: str
+    n_images: int
+    pixels: int
+    """pixels of all the images together"""
+    dims: int
+    """pixel values of all of them: pixels times colours"""
+    nll_nats: float
+    """nats an image: the importance-sampled negative log likelihood, or the negative bound where ``importance_samples`` is 1"""
+    nll_nats_se: float
+    bits_per_dim: float
+    """bits for each pixel value, code included"""
+    bits_per_dim_se: float
+    rate_bits: float
+    """bits of code an image"""
+    rate_bits_se: float
+    distortion_bits: float
+    """bits of pixels an image, given the code"""
+    distortion_bits_se: float
+    rate_bits_by_group: tuple[float, ...]
+    """bits of code an image by dimension (vector) or channel (grid)"""
+    psnr: float | None
+    """peak signal to noise of decodings of the code, dB; None without a code"""
+    ssim: float | None
+    """structural similarity of decodings; None without a code"""
+    importance_samples: int
+    effective_samples: float | None
+    """mean effective sample size of the importance weights; None for the bound"""
+    protocol: str
+    """how the figures came about, in a sentence"""
+
+    name = "evaluation"
+
+    def write(self, run: Run) -> None:
+        """Write it into the run."""
+        run.write_result(f"{self.name}-{self.split}", asdict(self))
+
+    @classmethod
+    def read(cls, run: Run, split: str) -> Self | None:
+        """Read it from the run; None where it was not measured.
+
+        Raises:
+            RunError: the file holds something else.
+        """
+        tree = run.result(f"{cls.name}-{split}")
+        if tree is None:
+            return None
+        return cls(**_fields(tree, run))
+
+
+def _fields(tree: dict[str, Any], run: Run) -> dict[str, Any]:
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in tree.items() if name != "format"}
+    if set(fields) != set(Evaluation.__dataclass_fields__):
+        raise RunError(f"A result of {run.folder} is damaged", rule="It has the fields of an evaluation", do="Run vlae evaluate again")
+    return fields

@@ -1,0 +1,207 @@
+"""The run folder: what a training leaves behind, and all that the other commands need.
+
+    config.yaml          every setting, resolved          environment.json   versions, threads, device
+    images.json          what was found, left out, split  weights.safetensors the averaged weights, best on validation
+    metrics.jsonl        one line a report of training    state/             to resume
+    results/*.json       what was measured                report.html        the page
+    cache/               the decoded images
+
+Every file carries a format version, is written complete or not at all, and nothing is pickled.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from vlae import __version__
+from vlae.core.vlae import VLAE
+from vlae.data import cache
+from vlae.data.files import beside
+from vlae.data.imageset import ImageSet
+from vlae.engine.build import build
+from vlae.engine.settings import FORMAT, ImageFacts, Settings, validated
+from vlae.errors import DiskError, RunError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that exists, with its resolved settings and the facts of its images."""
+
+    folder: Path
+    settings: Settings
+    facts: ImageFacts
+
+    @classmethod
+    def create(cls, folder: Path, settings: Settings, facts: ImageFacts, images: ImageSet) -> "Run":
+        """Write a new run folder's description; the folder exists already, holding nothing but the cache."""
+        run = cls(folder, settings, facts)
+        write_json(folder / "environment.json", environment())
+        write_json(folder / "images.json", {"format": FORMAT, "facts": facts.model_dump(mode="json"), "summary": images.summary()})
+        write_text(folder / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Read a run folder.
+
+        Raises:
+            RunError: it is missing, not a run, damaged, or of a newer format.
+        """
+        if not (folder / "config.yaml").is_file():
+            raise RunError(f"{folder} is not a run", rule="A run is a folder with config.yaml, made by vlae train", do="Give the folder of a run")
+        try:
+            tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            images = json.loads((folder / "images.json").read_text(encoding="utf-8"))
+            check_format(folder / "config.yaml", tree)
+            check_format(folder / "images.json", images)
+            return cls(folder, validated(tree), ImageFacts.model_validate(images["facts"]))
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
+
+    def images(self) -> ImageSet:
+        """The images of the run, from its cache or decoded again."""
+        return cache.load(self.settings.data, self.folder / "cache")
+
+    @property
+    def weights(self) -> Path:
+        """The averaged weights."""
+        return self.folder / "weights.safetensors"
+
+    def model(self, device: torch.device) -> VLAE:
+        """The trained model, ready to be used.
+
+        Raises:
+            RunError: there are no weights yet, they are cut short, or they are of another model.
+        """
+        model = build(self.settings, self.facts)
+        load_tensors(self.weights, dict(model.state_dict()))
+        return model.to(device, memory_format=torch.channels_last).eval()
+
+    def write_result(self, name: str, result: Mapping[str, Any]) -> Path:
+        """Write ``results/name.json``."""
+        path = self.folder / "results" / f"{name}.json"
+        write_json(path, {"format": FORMAT, **result})
+        return path
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """Read ``results/name.json``; None where it was not written yet."""
+        path = self.folder / "results" / f"{name}.json"
+        if not path.is_file():
+            return None
+        tree = read_json(path)
+        check_format(path, tree)
+        return tree
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        path = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def new_folder(folder: Path) -> Path:
+    """Make an output folder that does not exist, or is empty.
+
+    Raises:
+        DiskError: it exists and holds something, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        busy = any(folder.iterdir())
+    except OSError as error:
+        raise DiskError(f"{folder} cannot be written", found=error.strerror, do="Choose another folder") from None
+    if busy:
+        raise DiskError(f"{folder} exists and is not empty", rule="Nothing is overwritten", do="Choose another folder, or --resume the run in it")
+    return folder
+
+
+def check_format(path: Path, tree: Any) -> None:
+    """Refuse a file that a newer version wrote, or that is not ours.
+
+    Raises:
+        RunError: the format is missing or newer than this version reads.
+    """
+    found = tree.get("format") if isinstance(tree, dict) else None
+    if not isinstance(found, int):
+        raise RunError(f"{path} has no format version", rule="Every file of a run carries one", do="Restore the folder or train again")
+    if found > FORMAT:
+        raise RunError(
+            f"{path} was written by a newer version", rule=f"vlae {__version__} reads format {FORMAT}", found=f"format {found}", do="Update vlae"
+        )
+
+
+def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Copy the tensors of a safetensors file into tensors of the same names and shapes; its metadata is returned.
+
+    Raises:
+        RunError: the file is missing, cut short, of another model or of a newer format.
+    """
+    if not path.is_file():
+        raise RunError(f"{path} is missing", rule="A trained run has weights", do="Finish the training: vlae train --resume RUN")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            check_format(path, {"format": int(metadata["format"])} if metadata.get("format", "").isdigit() else None)
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if shapes != {name: tuple(t.shape) for name, t in into.items()}:
+                raise RunError(f"{path} holds another model", rule="Weights fit the run's config.yaml", do="Restore the folder or train again")
+            with torch.no_grad():
+                for name, tensor in into.items():
+                    tensor.copy_(file.get_tensor(name))
+            return metadata
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], **metadata: str) -> None:
+    """Write tensors and metadata as one safetensors file."""
+    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with beside(path) as file:
+        file.write(save(contiguous, {"format": str(FORMAT), **metadata}))
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Write a tree as JSON."""
+    write_text(path, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a tree of JSON.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged", found=str(error), do="Run the command that wrote it again") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    with beside(path) as file:
+        file.write(text.encode())
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides the settings."""
+    return {
+        "format": FORMAT,
+        "vlae": __version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+    }

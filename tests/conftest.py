@@ -1,0 +1,12 @@
+"""What every test shares: numbers in float64 on the CPU unless told otherwise, and the same examples in every run."""
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("same every time", derandomize=True, deadline=None, database=None, max_examples=30)
+settings.load_profile("same every time")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--dtype", choices=["float64", "float32"], default="float64", help="what the core is tested in")
+    parser.addoption("--device", default="cpu", help="where the core is tested")
