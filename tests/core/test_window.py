@@ -30,7 +30,9 @@ def test_all_is_every_earlier_pixel():
         Window.of("all")
 
 
-@pytest.mark.parametrize("name", ["", "4", "x2", "4x", "0x2", "4x0", "-1x2", "r0", "stack0", "stack", "r", "4x2 ", "4X2", "4x2x1", "100x1", "r1\u0663"])
+@pytest.mark.parametrize(
+    "name", ["", "4", "x2", "4x", "0x2", "4x0", "-1x2", "r0", "stack0", "stack", "r", "4x2 ", "4X2", "4x2x1", "100x1", "r1\u0663"]
+)
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match="a window is 'none'"):
         Window.of(name)

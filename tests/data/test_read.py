@@ -221,6 +221,11 @@ def test_the_main_picture_of_a_phone_jpeg(tmp_path):
     assert np.array_equal(picture.pixels, read_image(tmp_path / "b.jpg").pixels)
 
 
+def test_unreadable_exif_does_not_lose_the_image(tmp_path):
+    picture = read_image(save(tmp_path / "a.png", RGB, exif=b"Exif\0\0garbage"))
+    assert np.array_equal(picture.pixels, RGB) and picture.notes == ("unreadable EXIF ignored",)
+
+
 def png_header(width: int, height: int) -> bytes:
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT" + b"\0" * 8
@@ -299,7 +304,10 @@ def test_files_that_are_cut_short_are_refused(tmp_path, content, share):
 
 
 @settings(max_examples=300, deadline=None)
-@given(kind=st.sampled_from(sorted(WHOLE)), changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
+@given(
+    kind=st.sampled_from(sorted(WHOLE)),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
+)
 def test_damaged_files_end_in_an_image_or_a_data_error(tmp_path_factory, kind, changes):
     content = bytearray(WHOLE[kind])
     for place, value in changes:

@@ -12,12 +12,12 @@ from torch import Tensor
 from vlae.core.estimate import Estimate, importance_sampled
 from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
-from vlae.engine.batches import CODE, normal, uniform
-from vlae.engine.measure import PIXELS_AT_ONCE, Cost, Group, costs, groups, noise_for
+from vlae.engine.batches import CODE, normal
+from vlae.engine.measure import PIXELS_AT_ONCE, Cost, Group, chosen, costs, decode, groups, joined, placed
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run, write_text
 from vlae.engine.similarity import psnr, ssim
-from vlae.errors import DataError, SettingError
+from vlae.errors import SettingError
 from vlae.units import bits
 
 Progress = Callable[[int, int], None]
@@ -26,7 +26,9 @@ DECODED_IMAGES = 16
 MOST_SAMPLES = 4096
 
 
-def evaluate(run: Run, split: str = "test", samples: int = 1, limit: int | None = None, device: str = "cpu", progress: Progress | None = None) -> Evaluation:
+def evaluate(
+    run: Run, split: str = "test", samples: int = 1, limit: int | None = None, device: str = "cpu", progress: Progress | None = None
+) -> Evaluation:
     """Measure a split of the run's own images; the result is kept in the run.
 
     Args:
@@ -56,17 +58,11 @@ def evaluate(run: Run, split: str = "test", samples: int = 1, limit: int | None 
     return result
 
 
-def chosen(images: ImageSet, split: str, limit: int | None) -> np.ndarray:
-    """The numbers of a split's images, at most ``limit`` of them, evenly spaced."""
-    numbers = images.indices(split)
-    if not len(numbers):
-        raise DataError(f"There are no {split} images", rule="The split must hold at least one image", do=f"Set data.{split} above 0, or choose --split")
-    return numbers if limit is None or limit >= len(numbers) else numbers[np.linspace(0, len(numbers) - 1, limit).round().astype(int)]
-
-
 def _check_samples(run: Run, samples: int) -> None:
     if samples > 1 and run.settings.keep.code != "vector":
-        raise SettingError("Importance sampling needs a vector code", rule="Other codes report the bound", found=f"keep.code={run.settings.keep.code}")
+        raise SettingError(
+            "Importance sampling needs a vector code", rule="Other codes report the bound", found=f"keep.code={run.settings.keep.code}"
+        )
     if not 1 <= samples <= MOST_SAMPLES:
         raise SettingError("This number of samples cannot be used", rule=f"--samples is from 1 to {MOST_SAMPLES}", found=samples)
 
@@ -78,13 +74,6 @@ def _costs(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int, progre
         if progress:
             progress(done, len(numbers))
         yield cost
-
-
-def joined(parts: list[Cost]) -> Cost:
-    """The costs of several groups of images as one, in the order of their numbers."""
-    order = np.argsort(np.concatenate([p.numbers for p in parts]))
-    fields = (np.concatenate([getattr(p, name) for p in parts])[order] for name in ("numbers", "distortion", "rate", "by_group", "pixels"))
-    return Cost(*fields)
 
 
 def _elbo(cost: Cost) -> np.ndarray:
@@ -101,8 +90,10 @@ def _importance(
     done = _read_likelihoods(path, weights)
     todo = np.array([n for n in numbers.tolist() if n not in done], dtype=np.int64)
     for group in groups(images, todo, seed, at_once=8 * 784):
-        likelihood = importance_sampled(model, _placed(group.x, model), _noises(model, group, seed, samples))
-        for n, log_px, effective in zip(group.numbers.tolist(), likelihood.log_px.tolist(), likelihood.effective_samples.tolist(), strict=True):
+        likelihood = importance_sampled(model, placed(group.x, model), _noises(model, group, seed, samples))
+        for n, log_px, effective in zip(
+            group.numbers.tolist(), likelihood.log_px.tolist(), likelihood.effective_samples.tolist(), strict=True
+        ):
             done[n] = (-log_px, effective)
         _append_likelihoods(path, weights, {n: done[n] for n in group.numbers.tolist()})
         if progress:
@@ -116,13 +107,8 @@ def _noises(model: VLAE, group: Group, seed: int, samples: int) -> Iterator[Tens
     each = max(1, PIXELS_AT_ONCE // (len(group.x) * group.x.shape[2] * group.x.shape[3]))
     shape = model.code_shape(*group.x.shape[2:])
     per_image = [normal((samples, *shape), seed + 1, CODE, 2**32 + int(n)) for n in group.numbers]
-    whole = _placed(torch.stack(per_image, dim=1), model)
+    whole = placed(torch.stack(per_image, dim=1), model)
     yield from whole.split(each)
-
-
-def _placed(tensor: Tensor, model: VLAE) -> Tensor:
-    like = next(model.parameters())
-    return tensor.to(like.device, like.dtype)
 
 
 def _fingerprint(run: Run) -> str:
@@ -157,16 +143,15 @@ def _similarities(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int)
     return tuple(np.mean(values, axis=0).tolist())
 
 
-def decode(model: VLAE, group: Group, seed: int, sample: int = 0) -> Tensor:
-    """One decoding of each image's code; the random numbers are those of the image and of the sample."""
-    height, width = group.x.shape[2:]
-    shape = (model.decoder.head.uniforms, height, width)
-    uniforms = torch.stack([uniform(shape, seed + sample, int(n)) for n in group.numbers])
-    return model.reconstruct(_placed(group.x, model), _placed(noise_for(model, group, seed, sample), model), _placed(uniforms, model))
-
-
 def _evaluation(
-    run: Run, images: ImageSet, split: str, cost: Cost, nll: np.ndarray, samples: int, effective: float | None, alike: tuple[float, float] | None
+    run: Run,
+    images: ImageSet,
+    split: str,
+    cost: Cost,
+    nll: np.ndarray,
+    samples: int,
+    effective: float | None,
+    alike: tuple[float, float] | None,
 ) -> Evaluation:
     rate, distortion = (Estimate.of(torch.from_numpy(v)).times(bits(1)) for v in (cost.rate, cost.distortion))
     total = Estimate.of(torch.from_numpy(nll))

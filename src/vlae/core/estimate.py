@@ -73,7 +73,7 @@ class WeightSum:
 
 
 @torch.no_grad()
-def importance_sampled(model: VLAE, x: Float[Tensor, "B C H W"], noises: Iterable[Float[Tensor, "S B ..."]]) -> Likelihood:
+def importance_sampled(model: VLAE, x: Float[Tensor, "B C H W"], noises: Iterable[Float[Tensor, "_ B ..."]]) -> Likelihood:
     """``log p(x) >= log 1/K sum_k p(x, z_k) / q(z_k|x)``, z_k from q(z|x) (Burda et al. 2016, arXiv:1509.00519, equation 8).
 
     Tight as K grows; in expectation never above the log likelihood, and never falling with K.

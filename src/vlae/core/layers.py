@@ -41,7 +41,8 @@ class WeightNorm(nn.Module):
             return y
         over = [d for d in range(y.dim()) if d != 1]
         mean, std = y.detach().mean(over), y.detach().std(over, correction=0)
-        gain = self.scale / std.clamp_min(1e-3)
+        # What does not vary but for rounding (a batch of one image, blank images) tells nothing of the scale to come.
+        gain = self.scale / torch.where(std > 1e-6, std, 1.0)
         with torch.no_grad():
             self.g.mul_(gain)
             self.b.sub_(mean).mul_(gain)

@@ -26,8 +26,8 @@ def free_bits(terms: Terms, floor: float, beta: float = 1.0, mean: Mean = lambda
     The expectation is over the minibatch (Kingma et al. 2016, arXiv:1606.04934, equation 15). ``mean`` averages over processes.
     """
     here = terms.kl_by_group.mean(0)
-    # Where the average over all processes lies below the floor the group costs the floor, and pushes nothing.
-    paid = torch.where(mean(here.detach()) > floor, here, floor)
+    # Where the average over all processes lies below the floor the group costs the floor, and pushes nothing. NaN is not below it.
+    paid = torch.where(mean(here.detach()) < floor, floor, here)
     return -terms.log_px_z.mean() + beta * paid.sum()
 
 

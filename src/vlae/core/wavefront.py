@@ -36,7 +36,8 @@ def schedule(layers: Layers, predictor: Reads | None = None) -> Schedule:
     Raises:
         ValueError: no slope will do, since a pixel would be needed before it is written.
     """
-    farthest = 2 + sum(max(abs(dj) for r in layer.reads for _, dj in r.taps) for layer in layers)
+    together = [*(layer.reads for layer in layers), *([(predictor,)] if predictor else [])]
+    farthest = 2 + sum(max(abs(dj) for read in reads for _, dj in read.taps) for reads in together)
     for slope in range(1, farthest + 1):
         lags = [0]
         for layer in layers:

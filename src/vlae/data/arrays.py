@@ -44,8 +44,11 @@ def read_arrays(settings: DataSettings) -> Source:
     """Read the images of an ``.npz`` file. Errors: ``DataError`` where it is damaged or its arrays are of another form."""
     path = settings.folder
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        with open(path, "rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("one array without a name")
+            arrays = {key: value for key in file.files if isinstance(value := file[key], np.ndarray)}
     except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _refusal(f"{path} cannot be read", "An .npz file holds whole NumPy arrays without Python objects", error) from error
     if "images" in arrays:

@@ -114,30 +114,35 @@ def _build(settings: DataSettings, listing: Listing, cache: Path, key: str, prog
     source = _source(settings, listing)
     with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache) as file:  # it has no name, and is gone even after a SIGKILL
-            waiting, left_out, duplicates = spool(source, settings, file, progress)
-            left_out = [*source.left_out, *left_out]
-            if not waiting:
-                raise _nothing(settings.folder, left_out)
-            form = common_form([(image.item.name, image.form) for image in waiting], settings)
-            with beside(_pixel_file(cache, key)) as pixels:
-                records, notes = unify(waiting, file, pixels, form)
-                size = pixels.tell()
-        index = Index(
-            format=FORMAT,
-            key=key,
-            bytes=size,
-            depth=form.depth,
-            channels=form.channels,
-            records=records,
-            left_out=left_out,
-            notes={**source.notes, **notes},
-            duplicates=duplicates,
-        )
-        with beside(cache / "index.json") as out:
-            out.write(index.model_dump_json().encode())
+        index = _decode(source, settings, cache, key, progress)
+        with beside(cache / "index.json") as file:
+            file.write(index.model_dump_json().encode())
         _sweep(cache, key)
     return index
+
+
+def _decode(source: Source, settings: DataSettings, cache: Path, key: str, progress: Progress | None) -> Index:
+    """Write the pixel file, and say what is in it."""
+    with tempfile.TemporaryFile(dir=cache) as file:  # it has no name, and is gone even after a SIGKILL
+        waiting, left_out, duplicates = spool(source, settings, file, progress)
+        left_out = [*source.left_out, *left_out]
+        if not waiting:
+            raise _nothing(settings.folder, left_out)
+        form = common_form([(image.item.name, image.form) for image in waiting], settings)
+        with beside(_pixel_file(cache, key)) as pixels:
+            records, notes = unify(waiting, file, pixels, form)
+            size = pixels.tell()
+    return Index(
+        format=FORMAT,
+        key=key,
+        bytes=size,
+        depth=form.depth,
+        channels=form.channels,
+        records=records,
+        left_out=left_out,
+        notes={**source.notes, **notes},
+        duplicates=duplicates,
+    )
 
 
 def _source(settings: DataSettings, listing: Listing) -> Source:

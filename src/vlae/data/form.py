@@ -21,7 +21,9 @@ def common_form(found: Sequence[tuple[str, Form]], settings: DataSettings) -> Fo
 
     Errors: ``DataError`` where the images do not agree and a setting has to decide, ``SettingError`` for a setting that cannot be honoured.
     """
-    examples = {form: name for name, form in reversed(found)}
+    examples: dict[Form, str] = {}
+    for name, form in found:
+        examples.setdefault(form, name)
     channels = {"grey": 1, "rgb": 3, "auto": max(form.channels for form in examples)}[settings.colour]
     depth = _depth(examples, settings)
     if channels == 3 and (depth != 8 or settings.binarise == "dynamic"):

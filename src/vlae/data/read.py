@@ -146,7 +146,7 @@ def _decode(path: Path, kind: str, head: bytes, max_pixels: int) -> Picture:
     except Refused:
         raise
     except Image.DecompressionBombError as error:
-        raise Refused(f"too large for Pillow ({error})") from error
+        raise Refused(f"too large: {str(error).split(',')[0]}") from error
     except Exception as error:  # decoders raise anything on hostile bytes: struct.error, KeyError, SyntaxError, their own
         raise Refused(f"damaged or cut short ({_first_line(error)})") from error
 
@@ -167,14 +167,24 @@ def _decode_pillow(path: Path, kind: str, head: bytes, max_pixels: int) -> Pictu
         if frames > 1 and kind != "JPEG":
             raise Refused(f"animated ({frames} frames)")
         image.load()
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = _exif_orientation(image)
         picture = _from_pillow(image)
     notes = picture.notes
+    if orientation is None:
+        notes += ("unreadable EXIF ignored",)
     if frames > 1:
         notes += ("main picture of several in a JPEG",)
     if kind == "PNG" and head[24] == 16 and picture.depth == 8:  # the bit depth in a PNG's first chunk; Pillow keeps the upper byte
         notes += ("16-bit values to 8 bits",)
     return _turned(picture._replace(notes=notes), orientation)
+
+
+def _exif_orientation(image: Image.Image) -> object:
+    """The orientation tag, 1 (upright) where there is none, None where the EXIF cannot be read: the pixels are whole all the same."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # as for the decoders
+        return None
 
 
 def _from_pillow(image: Image.Image) -> Picture:

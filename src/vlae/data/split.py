@@ -2,7 +2,7 @@
 
 Each image (or lot) has a number u in [0, 1) that is a hash of its pixels (or of its lot's name) and of nothing else:
 u < validation is validation, u >= 1 - test is test, the rest trains. Adding images moves none of the others, and identical images are
-never parted. (So few images that a share would stay empty are the exception: the nearest one is taken until there are more.)
+never parted. (With so few images that a part would stay empty, the nearest image is taken for it, until there are more.)
 """
 
 import hashlib
@@ -31,7 +31,6 @@ def assign(
     """Split images by what the source gives, and what it does not give by content or by lot, out of its training images.
 
     Arguments, one entry an image: hash of the pixels, lot, split demanded by the source (None: to be found), label.
-    Where a share is so small that no hash falls into it, the nearest image (or lot) is taken, so that few images can be split, too.
     Errors: ``SettingError`` for a setting that changes nothing, ``DataError`` where training or validation would be empty.
     """
     _check(lots, given, labels, settings)
@@ -59,17 +58,19 @@ def position(group: str) -> float:
 
 
 def _by_hash(groups: Sequence[str], settings: DataSettings, missing: Sequence[str]) -> npt.NDArray[np.str_]:
-    u, inverse = np.unique([position(group) for group in groups], return_inverse=True)
-    split = np.full(len(u), "train", dtype="<U10")
-    validation, test = u < settings.validation, u >= 1.0 - settings.test
-    if len(u) > 1 and not validation.any():
-        validation[0] = True
-    if len(u) > 2 and settings.test > 0 and not test.any():
-        test[-1] = True
-    for name, chosen in (("validation", validation), ("test", test)):
-        if name in missing:
-            split[chosen] = name
-    return split[inverse]
+    u, inverse = np.unique([position(group) for group in groups], return_inverse=True)  # sorted: the held out ones lie at the two ends
+    n, validation, test = len(u), 0, 0
+    least_test = int("test" in missing and settings.test > 0 and n > 1 + ("validation" in missing))
+    if "validation" in missing:
+        validation = _between(1, int((u < settings.validation).sum()), n - 1 - least_test)
+    if "test" in missing:
+        test = _between(least_test, int((u >= 1.0 - settings.test).sum()), n - 1 - validation)
+    of = np.array(["validation"] * validation + ["train"] * (n - validation - test) + ["test"] * test, dtype="<U10")
+    return of[inverse]
+
+
+def _between(least: int, value: int, most: int) -> int:
+    return max(min(max(value, least), most), 0)
 
 
 def _check(lots: Sequence[str | None], given: Sequence[str | None], labels: Sequence[str | None], settings: DataSettings) -> None:

@@ -117,6 +117,8 @@ def unify(waiting: Iterable[Waiting], file: BinaryIO, out: BinaryIO, form: Form)
 def identity(pixels: Pixels, depth: int) -> str:
     """SHA-256 of an image as decoded: of its shape, its depth and its values, 16-bit ones with the lower byte first.
 
+    RGB that shows greys only is taken as grey before, so that an image has one identity in whatever file it lies.
+
     >>> identity(np.zeros((2, 3, 1), np.uint8), 8) == identity(np.zeros((3, 2, 1), np.uint8), 8)
     False
     """

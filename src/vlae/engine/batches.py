@@ -65,7 +65,9 @@ class Batches:
                 do=f"Set train.batch={max(1, len(self.training) // 2)}",
             )
         if batch % self.processes:
-            raise SettingError("train.batch cannot be shared out", rule="It must be a multiple of the processes", found=f"{batch}, {self.processes}")
+            raise SettingError(
+                "train.batch cannot be shared out", rule="It must be a multiple of the processes", found=f"{batch}, {self.processes}"
+            )
 
     def __call__(self, step: int) -> Batch:
         """This process's part of the batch of a step."""

@@ -86,7 +86,9 @@ class Trainer:
     def __init__(self, run: Run, images: ImageSet, watch: Watch = lambda told: None) -> None:
         self.run, self.images, self.watch, self.settings = run, images, watch, run.settings
         train = self.settings.train
-        self.fabric = Fabric(accelerator=train.device, devices="auto" if train.device == "cuda" else 1, precision=train.precision, **_processes())
+        self.fabric = Fabric(
+            accelerator=train.device, devices="auto" if train.device == "cuda" else 1, precision=train.precision, **_processes()
+        )
         self.fabric.launch()
         torch.manual_seed(train.seed)
         self.model: VLAE = build(self.settings, run.facts).to(memory_format=torch.channels_last)
@@ -250,7 +252,9 @@ class Trainer:
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors of the state under names of their own."""
-        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()} | {f"average.{n}": t for n, t in self.average.state_dict().items()}
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()} | {
+            f"average.{n}": t for n, t in self.average.state_dict().items()
+        }
         for name, parameter in self.model.named_parameters():
             moments = self.optimizer.state[parameter] or {
                 "step": torch.tensor(0.0),

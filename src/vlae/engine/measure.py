@@ -11,8 +11,9 @@ from torch import Tensor
 from vlae.core.vlae import VLAE, Terms
 from vlae.data import batches as data
 from vlae.data.imageset import ImageSet
-from vlae.engine.batches import CODE, CROPS, DYNAMIC, as_levels, normal, random
+from vlae.engine.batches import CODE, CROPS, DYNAMIC, as_levels, normal, random, uniform
 from vlae.engine.settings import Settings
+from vlae.errors import DataError
 
 # Pixels that go through the networks at once, at most, unless one image has more.
 PIXELS_AT_ONCE = 2**18
@@ -72,6 +73,22 @@ def validation_elbo(model: VLAE, images: ImageSet, settings: Settings) -> float:
     return total / len(chosen)
 
 
+def placed(tensor: Tensor, model: VLAE) -> Tensor:
+    """A tensor on the device and in the precision of a model."""
+    like = next(model.parameters())
+    return tensor.to(like.device, like.dtype)
+
+
+def chosen(images: ImageSet, split: str, limit: int | None) -> np.ndarray:
+    """The numbers of a split's images, at most ``limit`` of them, evenly spaced."""
+    numbers = images.indices(split)
+    if not len(numbers):
+        raise DataError(
+            f"There are no {split} images", rule="The split must hold at least one image", do=f"Set data.{split} above 0, or choose --split"
+        )
+    return numbers if limit is None or limit >= len(numbers) else numbers[np.linspace(0, len(numbers) - 1, limit).round().astype(int)]
+
+
 @dataclass(frozen=True)
 class Cost:
     """What images cost, in nats: one entry an image."""
@@ -97,3 +114,18 @@ def costs(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int) -> Iter
         size = np.full(len(group.numbers), x.shape[2] * x.shape[3])
         distortion, rate, by_group = (-terms.log_px_z, terms.log_qz_x - terms.log_pz, terms.kl_by_group)
         yield Cost(group.numbers, *(t.double().cpu().numpy() for t in (distortion, rate, by_group)), size), -terms.log_px_z_map
+
+
+def joined(parts: list[Cost]) -> Cost:
+    """The costs of several groups of images as one, in the order of their numbers."""
+    order = np.argsort(np.concatenate([p.numbers for p in parts]))
+    fields = (np.concatenate([getattr(p, name) for p in parts])[order] for name in ("numbers", "distortion", "rate", "by_group", "pixels"))
+    return Cost(*fields)
+
+
+def decode(model: VLAE, group: Group, seed: int, sample: int = 0) -> Tensor:
+    """One decoding of each image's code; the random numbers are those of the image and of the sample."""
+    height, width = group.x.shape[2:]
+    shape = (model.decoder.head.uniforms, height, width)
+    uniforms = torch.stack([uniform(shape, seed + sample, int(n)) for n in group.numbers])
+    return model.reconstruct(placed(group.x, model), placed(noise_for(model, group, seed, sample), model), placed(uniforms, model))

@@ -58,7 +58,9 @@ class Run:
             RunError: it is missing, not a run, damaged, or of a newer format.
         """
         if not (folder / "config.yaml").is_file():
-            raise RunError(f"{folder} is not a run", rule="A run is a folder with config.yaml, made by vlae train", do="Give the folder of a run")
+            raise RunError(
+                f"{folder} is not a run", rule="A run is a folder with config.yaml, made by vlae train", do="Give the folder of a run"
+            )
         try:
             tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             images = json.loads((folder / "images.json").read_text(encoding="utf-8"))
@@ -66,7 +68,9 @@ class Run:
             check_format(folder / "images.json", images)
             return cls(folder, validated(tree), ImageFacts.model_validate(images["facts"]))
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
+            raise RunError(
+                f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again"
+            ) from None
 
     def images(self) -> ImageSet:
         """The images of the run, from its cache or decoded again."""
@@ -120,7 +124,9 @@ def new_folder(folder: Path) -> Path:
     except OSError as error:
         raise DiskError(f"{folder} cannot be written", found=error.strerror, do="Choose another folder") from None
     if busy:
-        raise DiskError(f"{folder} exists and is not empty", rule="Nothing is overwritten", do="Choose another folder, or --resume the run in it")
+        raise DiskError(
+            f"{folder} exists and is not empty", rule="Nothing is overwritten", do="Choose another folder, or --resume the run in it"
+        )
     return folder
 
 
@@ -135,7 +141,10 @@ def check_format(path: Path, tree: Any) -> None:
         raise RunError(f"{path} has no format version", rule="Every file of a run carries one", do="Restore the folder or train again")
     if found > FORMAT:
         raise RunError(
-            f"{path} was written by a newer version", rule=f"vlae {__version__} reads format {FORMAT}", found=f"format {found}", do="Update vlae"
+            f"{path} was written by a newer version",
+            rule=f"vlae {__version__} reads format {FORMAT}",
+            found=f"format {found}",
+            do="Update vlae",
         )
 
 
@@ -151,9 +160,11 @@ def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             check_format(path, {"format": int(metadata["format"])} if metadata.get("format", "").isdigit() else None)
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             if shapes != {name: tuple(t.shape) for name, t in into.items()}:
-                raise RunError(f"{path} holds another model", rule="Weights fit the run's config.yaml", do="Restore the folder or train again")
+                raise RunError(
+                    f"{path} holds another model", rule="Weights fit the run's config.yaml", do="Restore the folder or train again"
+                )
             with torch.no_grad():
                 for name, tensor in into.items():
                     tensor.copy_(file.get_tensor(name))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from vlae.data.settings import DataSettings
 from vlae.errors import SettingError
@@ -27,9 +27,12 @@ class Keep(_Group):
         "detail: also fine structure (one pixel around). everything: texture and noise too (the decoder sees nothing: a plain VAE).",
     )
     window: str | None = Field(None, description="What the decoder sees: none, all, stackN, rN or AxB (columns x rows above).")
-    context: Literal["pixels", "grey", "low", "high"] | None = Field(None, description="Of what: the pixels, their grey, low-pass or high-pass.")
+    context: Literal["pixels", "grey", "low", "high"] | None = Field(
+        None, description="Of what: the pixels, their grey, low-pass or high-pass."
+    )
     code: Literal["auto", "vector", "grid", "none"] = Field(
-        "auto", description="vector: one code an image of fixed size. grid: a code for each place, images of any size. auto: vector up to 128 pixels."
+        "auto",
+        description="vector: one code an image of fixed size. grid: a code for each place, images of any size. auto: vector up to 128 pixels.",
     )
     dims: PositiveInt | None = Field(None, description="Dimensions of a vector code.")
     channels: PositiveInt | None = Field(None, description="Channels of a grid code.")
@@ -66,7 +69,9 @@ class Objective(_Group):
     kind: Literal["elbo", "free_bits", "soft_free_bits", "rate"] | None = Field(
         None, description="The bound; the bound with free nats for the code; the same by an adaptive weight; the code held at keep.bits."
     )
-    floor: PositiveFloat | None = Field(None, description="Free nats of each dimension of a vector code, or of each channel and place of a grid.")
+    floor: PositiveFloat | None = Field(
+        None, description="Free nats of each dimension of a vector code, or of each channel and place of a grid."
+    )
     plain_after: float | None = Field(None, ge=0.0, le=1.0, description="Share of the steps after which the plain bound is trained.")
     warmup: NonNegativeInt = Field(0, description="Steps over which the weight of the code's cost grows from 0 to 1.")
 
@@ -229,7 +234,9 @@ def load_settings(config: Path | None, overrides: Sequence[str], flags: Mapping[
     for override in overrides:
         name, equals, value = override.partition("=")
         if not equals:
-            raise SettingError(f"Override {override!r} cannot be read", rule="An override is group.name=value", do="For example keep.window=4x2")
+            raise SettingError(
+                f"Override {override!r} cannot be read", rule="An override is group.name=value", do="For example keep.window=4x2"
+            )
         _place(tree, name, yaml.safe_load(value))
     for name, value in flags.items():
         if value is not None:
@@ -275,10 +282,14 @@ def _explained(error: ValidationError) -> SettingError:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, known_names(), n=1, cutoff=0.5)
-        return SettingError(f"{name} is not a setting", rule="Settings are spelt exactly", do=f"Did you mean {near[0]}?" if near else "See docs/settings.md")
+        return SettingError(
+            f"{name} is not a setting", rule="Settings are spelt exactly", do=f"Did you mean {near[0]}?" if near else "See docs/settings.md"
+        )
     if first["type"] == "missing":
         return SettingError(f"{name} is missing", rule="It must be given")
-    return SettingError(f"{name} is not allowed", rule=first["msg"], found=repr(first.get("input")), do="Change it in the configuration or the override")
+    return SettingError(
+        f"{name} is not allowed", rule=first["msg"], found=repr(first.get("input")), do="Change it in the configuration or the override"
+    )
 
 
 def known_names() -> list[str]:

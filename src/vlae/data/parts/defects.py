@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vlae.data.parts.exact import Array, ramp, subkey, turn, uniform, value_noise
 from vlae.data.parts.factors import Factors
 from vlae.data.parts.scene import Scene
-from vlae.data.parts.shapes import CHAMFER, HOLE, Places, hole_distance, outline_distance
+from vlae.data.parts.shapes import CHAMFER, Places, hole_distance, outline_distance
 
 
 class Damage(NamedTuple):
@@ -67,8 +67,8 @@ def _shifted_hole(f: Factors, s: Scene, key: int) -> Damage:
     """A hole drilled beside its place, where there is most room for it."""
     k = int(len(f.places) * uniform(subkey(key, "which"), 1)[0])
     left, (u, v) = f.places[:k] + f.places[k + 1 :], f.places[k]
-    shifts = [(0.16 + 0.08 * r, turn(360.0 * a)) for r, a in zip(uniform(subkey(key, "far"), 24), uniform(subkey(key, "where"), 24), strict=True)]
-    tries = np.array([(u + far * where.cos, v + far * where.sin) for far, where in shifts])
+    far = np.array(uniform(subkey(key, "far"), 24))[:, None] * 0.08 + 0.17
+    tries = np.array([u, v]) + far * np.array([turn(360.0 * way) for way in uniform(subkey(key, "way"), 24)])
     room = np.minimum(-outline_distance(f.outline, tries[:, 0], tries[:, 1]), hole_distance(left, tries[:, 0], tries[:, 1]))
     place = (float(tries[room.argmax(), 0]), float(tries[room.argmax(), 1]))
     return no_damage(f, s)._replace(places=(*left, place), mask=hole_distance((f.places[k], place), s.u, s.v) < CHAMFER)

@@ -21,7 +21,6 @@ Array = NDArray[np.float64]
 GOLDEN, MIX_A, MIX_B = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 EVEN_BYTES, PAIRS = 0x00FF00FF00FF00FF, 0x0001000100010001
 BYTES_MEAN, BYTES_SD = 8 * 127.5, math.sqrt(8 * (256 * 256 - 1) / 12)  # of the sum of eight bytes
-PI = 3.141592653589793
 
 
 def scramble(cells: NDArray[np.integer], key: int) -> NDArray[np.uint64]:
@@ -63,7 +62,7 @@ def normal(rows: NDArray[np.int64], columns: NDArray[np.int64], key: int) -> Arr
     >>> normal(np.array([[3], [4]]), np.array([0, 1, 2]), key=1).shape
     (2, 3)
     """
-    bits = scramble((rows << 32) + columns, key)
+    bits = scramble((rows.astype(np.int64) << 32) + columns, key)
     pairs = (bits & np.uint64(EVEN_BYTES)) + ((bits >> np.uint64(8)) & np.uint64(EVEN_BYTES))
     return ((pairs * np.uint64(PAIRS) >> np.uint64(48)).astype(np.float64) - BYTES_MEAN) / BYTES_SD
 
@@ -110,7 +109,7 @@ def turn(degrees: float) -> Turn:
     >>> [round(part, 15) for part in turn(30)]
     [0.866025403784439, 0.5]
     """
-    x = (degrees - 360.0 * ((degrees + 180.0) // 360.0)) * PI / 180.0
+    x = (degrees - 360.0 * math.floor((degrees + 180.0) / 360.0)) * math.pi / 180.0
     cos, sin, term = 1.0, 0.0, 1.0
     for order in range(1, 30, 2):
         term = term * x / order

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlae.data.parts.exact import subkey, turn, uniform
+from vlae.data.parts.exact import subkey, uniform
 from vlae.data.parts.shapes import OUTLINES, SLOTS
 
 
@@ -10,14 +10,14 @@ from vlae.data.parts.shapes import OUTLINES, SLOTS
 class Factors:
     """Everything that a picture of a part is made from; layout first, then what is local.
 
-    ``outline``: plate, disc, hexagon or bracket. ``x``, ``y``: centre in fractions of width and height. ``angle``: degrees, clockwise as
+    ``outline``: plate, disc, hexagon or flange. ``x``, ``y``: centre in fractions of width and height. ``angle``: degrees, clockwise as
     seen. ``size``: radius of the circumscribed circle as a fraction of the smaller side. ``places``: centres of the ``holes`` holes in
     the part's frame, where that circle has radius 1.
 
-    ``texture``: brushed or cast. ``grain``: contrast of the texture, the standard deviation of an octave of it relative to the local
-    brightness. ``light``: brightness of the lamp (1 is nominal); ``light_angle``: degrees, the side it stands on (0 right, 90 below);
-    ``gradient``: relative fall of the light from one side of the picture to the other. ``noise``: standard deviation of the sensor's noise
-    in grey levels at level 128. ``metal``: steel, brass or copper, which only a colour picture shows.
+    ``texture``: brushed or cast. ``grain``: standard deviation of the texture relative to the local brightness. ``light``: brightness of
+    the lamp (1 is nominal); ``light_angle``: degrees, the side it stands on (0 right, 90 below); ``gradient``: how much brighter, relative
+    to the middle, the picture is on that side than on the other. ``noise``: standard deviation of the sensor's noise in grey levels at
+    level 128. ``metal``: steel, brass or copper, which only a colour picture shows.
     """
 
     outline: str
@@ -48,15 +48,15 @@ def draw_factors(key: int) -> Factors:
     outline, holes = choice("outline", tuple(OUTLINES)), int(between("holes", 0, 7))
     return Factors(
         outline=outline,
-        x=between("x", 0.38, 0.62),
-        y=between("y", 0.38, 0.62),
-        angle=between("angle", -15.0, 15.0),
-        size=between("size", 0.33, 0.38),
+        x=between("x", 0.4, 0.6),
+        y=between("y", 0.4, 0.6),
+        angle=between("angle", -12.0, 12.0),
+        size=between("size", 0.34, 0.39),
         holes=holes,
         places=_places(holes, key),
         texture=choice("texture", ("brushed", "cast")),
         grain=between("grain", 0.07, 0.12),
-        light=between("light", 0.9, 1.1),
+        light=between("light", 0.94, 1.06),
         light_angle=between("lamp", 180.0, 360.0),
         gradient=between("gradient", 0.1, 0.4),
         noise=between("noise", 1.0, 3.0),

@@ -1,7 +1,7 @@
 """The picture: a lamp, a table, a part with chamfered edges and drilled holes, and a camera.
 
-Brightness is in levels of an 8-bit picture. Every edge is a signed distance, so that its coverage of a pixel, its chamfer and its shadow are
-functions of that distance and nothing is drawn at a higher resolution first.
+Brightness is in levels of an 8-bit picture. Every edge is a signed distance, so that its coverage of a pixel, its chamfer and its shadow
+are functions of that distance and nothing is drawn at a higher resolution first.
 """
 
 import math
@@ -15,7 +15,7 @@ from vlae.data.parts.factors import Factors
 from vlae.data.parts.scene import Scene, inner, slopes
 from vlae.data.parts.shapes import CHAMFER, HOLE, hole_distance, nearest_hole, outline_distance
 
-FACE = {"brushed": 140.0, "cast": 122.0}
+FACE = {"brushed": 133.0, "cast": 127.0}
 TABLE, BOTTOM, WALL = 74.0, 18.0, 80.0
 THICKNESS = 0.11  # length of the shadow in radii of the part
 TINTS = {"steel": (0.97, 1.0, 1.06), "brass": (1.13, 1.0, 0.66), "copper": (1.22, 0.92, 0.83), "table": (0.94, 1.0, 1.12)}
@@ -60,10 +60,11 @@ def _metal(f: Factors, s: Scene, solid: Array, key: int) -> Array:
 
 
 def texture(f: Factors, s: Scene, key: int) -> Array:
-    """Grain of the face: mean 0, deviation about 1 at 64 pixels; a larger picture adds finer grain to it.
+    """Grain of the face: mean 0, deviation about 1; a larger picture has finer octaves of it.
 
-    Brushed metal has long strokes of random brightness; cast metal is a landscape of random heights, lit from the side. Both are rougher in
-    some patches than in others, and the patches are small: how rough the whole part is says little about a place whose surroundings are seen.
+    Brushed metal has long strokes of random brightness; cast metal is a landscape of random heights, lit from the side. Both are rougher
+    in some patches than in others, and the patches are small: who sees the surroundings of a pixel learns little from knowing how rough
+    the whole part is, so that grain is a local factor and not one that a code should keep.
     """
     brushed = f.texture == "brushed"
     a, b, stroke = s.u * f.size, s.v * f.size, 16.0 if brushed else 1.0
@@ -94,7 +95,7 @@ def octaves(unit: int, first: int) -> range:
 
 
 def _table(s: Scene, key: int) -> Array:
-    """A rubber mat: blotches, fibres and some bright dust."""
+    """A rubber mat: blotches and fibres."""
     x, y = np.broadcast_arrays(s.x[:, 1:-1], s.y[1:-1])
     total = np.ones(x.shape)
     for octave in octaves(s.unit, 3):

@@ -1,11 +1,14 @@
 """Where every pixel of a picture lies: in the picture, on the part, and from the lamp."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlae.data.parts.exact import Array, Turn, turn
 from vlae.data.parts.factors import Factors
+
+T = TypeVar("T", np.float64, np.bool_)
 
 
 class Scene(NamedTuple):
@@ -39,7 +42,7 @@ def scene(f: Factors, height: int, width: int) -> Scene:
     )
 
 
-def inner(field: Array) -> Array:
+def inner(field: NDArray[T]) -> NDArray[T]:
     """Take away the pixels beyond the picture."""
     return field[1:-1, 1:-1]
 

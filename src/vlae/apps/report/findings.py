@@ -1,0 +1,160 @@
+"""What a trained model shows of images that it has not seen: decodings, bits by pixel, and what the numbers of its code do.
+
+C colours, H and W height and width, S decodings.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlae.core.taps import Offset
+from vlae.core.vlae import VLAE
+from vlae.data.imageset import ImageSet
+from vlae.engine.batches import uniform
+from vlae.engine.measure import Group, chosen, decode, groups, noise_for, placed
+from vlae.engine.run import Run
+from vlae.units import bits
+
+Levels = npt.NDArray[np.float32]
+Map = npt.NDArray[np.float64]
+
+IMAGES = 6
+DECODINGS = 8
+# An image with a longer side is shown by its middle, where the code is a grid or there is none.
+SIDE = 300
+STRONGEST = 6
+MOVED_SIDE = 128
+MOVES = (-2, -1, 0, 1, 2)
+# So many training images tell how much a number of the code usually varies.
+VARYING = 200
+PIXELS_AT_ONCE = 2**17
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A held-out image, or its middle, and what the model makes of it."""
+
+    name: str
+    whole: bool
+    """False where ``x`` is the middle of a larger image"""
+    x: Levels
+    """(C, H, W)"""
+    decodings: Levels
+    """(S, C, H, W), each of another draw of the code and of the pixels; none without a code"""
+    bits: Map
+    """bits of each pixel, its colours together, given the code and the window before it: (H, W)"""
+
+    @property
+    def spread(self) -> Map:
+        """How much the decodings differ, (H, W): their standard deviation in levels, the mean over colours."""
+        return self.decodings.std(axis=0, dtype=np.float64).mean(axis=0)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Decodings of one image's code with one of its numbers moved, everything else and all random numbers being equal."""
+
+    group: int
+    """which dimension of a vector, which channel of a grid"""
+    bits: float
+    images: Levels
+    """(len(MOVES), C, H, W)"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A pixel of an image, and what the decoder sees when it writes it."""
+
+    image: Shown
+    row: int
+    column: int
+    seen: frozenset[Offset]
+    """(rows, columns) of the image"""
+
+
+def shown(run: Run, images: ImageSet, model: VLAE, split: str) -> list[Shown]:
+    """A few images of a split, evenly spaced."""
+    found: dict[int, Shown] = {}
+    for group in groups(images, chosen(images, split, IMAGES), run.settings.train.seed, PIXELS_AT_ONCE):
+        part = group if run.facts.size and max(run.facts.size) <= SIDE else _middle(group, model, SIDE)
+        found |= dict(zip(part.numbers.tolist(), _shown(run, images, model, part), strict=True))
+    return [found[number] for number in sorted(found)]
+
+
+def _shown(run: Run, images: ImageSet, model: VLAE, group: Group) -> Iterator[Shown]:
+    seed = run.settings.train.seed
+    count = DECODINGS if model.encoder is not None else 0
+    decodings = [decode(model, group, seed, sample).cpu().numpy() for sample in range(count)]
+    x, nats = group.x.numpy(), _nats(model, group, seed)
+    several = np.stack(decodings, axis=1) if decodings else np.empty((len(x), 0, *x.shape[1:]), np.float32)
+    for number, *fields in zip(group.numbers.tolist(), x, several, nats * bits(1), strict=True):
+        yield Shown(images.names[number], x.shape[2:] == images.shape(number)[:2], *fields)
+
+
+def _middle(group: Group, model: VLAE, side: int) -> Group:
+    """The middle of images, at most ``side`` a side; whole images where the code is a vector, which fits one size alone."""
+    if model.encoder is not None and len(model.code_shape(side, side)) == 1:
+        return group
+    height, width = group.x.shape[2:]
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    return Group(group.numbers, group.x[:, :, top : top + side, left : left + side].contiguous(memory_format=torch.channels_last))
+
+
+@torch.no_grad()
+def _nats(model: VLAE, group: Group, seed: int) -> Map:
+    terms = model(placed(group.x, model), placed(noise_for(model, group, seed), model))
+    return -terms.log_px_z_map.double().cpu().numpy()
+
+
+@torch.no_grad()
+def moved(run: Run, images: ImageSet, model: VLAE, split: str, by_group: tuple[float, ...]) -> list[Moved]:
+    """What the numbers of the code with the most bits do to the first image shown, the strongest first."""
+    seed = run.settings.train.seed
+    strongest = [n for n in np.argsort(by_group)[::-1][:STRONGEST].tolist() if by_group[n] > 0]
+    [group] = groups(images, chosen(images, split, IMAGES)[:1], seed)
+    part = _middle(group, model, MOVED_SIDE)
+    z, usual = model.posterior(placed(part.x, model)).centre, _usual(model, images, seed)
+    uniforms = uniform((model.decoder.head.uniforms, *part.x.shape[2:]), seed, int(part.numbers[0]))
+    return [Moved(n, by_group[n], _decoded(model, _moves(z, n, usual), uniforms)) for n in strongest]
+
+
+def _moves(z: Tensor, group: int, usual: Tensor) -> Tensor:
+    """Copies of a code with one of its numbers (of a grid: a whole channel) moved."""
+    copies = z.repeat(len(MOVES), *[1] * (z.dim() - 1))
+    steps = torch.tensor(MOVES, dtype=z.dtype, device=z.device) * usual[group]
+    copies[:, group] += steps.view(-1, *[1] * (z.dim() - 2))
+    return copies
+
+
+def _decoded(model: VLAE, z: Tensor, uniforms: Tensor) -> Levels:
+    return model.decoder.sample(z, placed(uniforms, model).expand(len(z), -1, -1, -1)).float().cpu().numpy()
+
+
+def _usual(model: VLAE, images: ImageSet, seed: int) -> Tensor:
+    """The standard deviation of each number of the code over training images (of a channel, over its places too)."""
+    parts = []
+    for group in groups(images, chosen(images, "train", VARYING), seed):
+        z = model.posterior(placed(group.x, model)).sample(placed(noise_for(model, group, seed), model)).z
+        parts.append(z.movedim(1, -1).flatten(0, -2))
+    return torch.cat(parts).std(0)
+
+
+def site(model: VLAE, image: Shown) -> Site | None:
+    """The pixel around which most bits went, among those whose window lies inside the image; None where the decoder sees nothing."""
+    offsets = model.decoder.window.pixels
+    if not offsets:
+        return None
+    height, width = image.bits.shape
+    near = F.avg_pool2d(torch.from_numpy(image.bits)[None, None], 5, 1, 2, count_include_pad=False)[0, 0].numpy()
+    inside = np.zeros((height, width), bool)
+    inside[-min(di for di, _ in offsets) :, max(0, -min(dj for _, dj in offsets)) : max(0, width - max(dj for _, dj in offsets))] = True
+    if not inside.any():  # the window is larger than the image: a pixel with much before it
+        inside[2 * height // 3, width // 2] = True
+    row, column = np.unravel_index(int(np.where(inside, near, -np.inf).argmax()), near.shape)
+    pixels = ((int(row) + di, int(column) + dj) for di, dj in offsets)
+    return Site(image, int(row), int(column), frozenset((i, j) for i, j in pixels if 0 <= i < height and 0 <= j < width))

@@ -1,0 +1,194 @@
+"""The plots of the page as SVG that takes its fonts from the page.
+
+Matplotlib sees no text of the page: each label is drawn as a short mark and put in afterwards, escaped. So no name of a column is read as
+mathematics, no glyph is missing for want of a font, and the browser's fonts draw every language.
+"""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from vlae.engine.probe import Readout
+from vlae.engine.results import Evaluation
+from vlae.units import bits
+
+# Okabe and Ito's colours, told apart by every eye: blue is always the code, orange the pixels.
+CODE, PIXELS, RAW, INK, FAINT = "#0072b2", "#e69f00", "#b5b5b5", "#333333", "#d9d9d9"
+CURVES = {"total": PIXELS, "rate_bits": CODE, "learning_rate": "#6a6a6a", "minutes": "#6a6a6a"}
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vlae",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8a8a",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "font.size": 10.5,
+    "text.color": INK,
+    "xtick.color": "#5a5a5a",
+    "ytick.color": "#5a5a5a",
+    "lines.linewidth": 1.6,
+}
+MOST_POINTS = 400
+MOST_READOUTS = 40
+
+
+class Plot:
+    """One figure whose labels are put in after it was drawn."""
+
+    def __init__(self, name: str, width: float, height: float, rows: int = 1, columns: int = 1) -> None:
+        self.name, self.labels = name, list[str]()
+        with matplotlib.rc_context(STYLE):
+            self.figure = Figure((width, height), layout="constrained")
+            FigureCanvasSVG(self.figure)
+            self.axes: list[Axes] = np.ravel(self.figure.subplots(rows, columns)).tolist()
+
+    def label(self, text: object) -> str:
+        """The mark that stands for a text."""
+        self.labels.append(str(text))
+        return f"@{len(self.labels) - 1}@"
+
+    def svg(self, alt: str) -> str:
+        """The finished figure, described by ``alt``."""
+        file = io.StringIO()
+        with matplotlib.rc_context(STYLE):
+            self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        text = file.getvalue()
+        text = text[text.index("<svg") :]
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r'font: (?:\w+ )*([\d.]+)px [^;"]*', r"font-size: \1px", text)
+        # Several figures share one page: their names inside must not meet.
+        text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\1{self.name}-", text)
+        size = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
+        assert size is not None
+        head = f'<svg class="plot" style="max-width:{float(size[1]) * 4 / 3:.0f}px" {size[0]} role="img" aria-label="{html.escape(alt)}">'
+        text = head + text[text.index(">") + 1 :]
+        return re.sub(r"@(\d+)@", lambda mark: html.escape(self.labels[int(mark[1])]), text)
+
+
+def bars_of_bits(evaluation: Evaluation, raw_bits: float, say: Mapping[str, str]) -> str:
+    """What an image takes as it is stored, and what it takes as code and pixels, with standard errors."""
+    plot = Plot("bits", 8.4, 1.9)
+    [axes] = plot.axes
+    rate, distortion = evaluation.rate_bits, evaluation.distortion_bits
+    has_code = bool(evaluation.rate_bits_by_group)
+    axes.barh(1, raw_bits, color=RAW, height=0.62)
+    axes.barh(0, rate, color=CODE, height=0.62)
+    axes.barh(0, distortion, left=rate, color=PIXELS, height=0.62)
+    marks = [(rate, evaluation.rate_bits_se, 0.12)] * has_code + [(rate + distortion, evaluation.distortion_bits_se, -0.12)]
+    for at, se, y in marks:
+        if np.isfinite(se):
+            axes.errorbar(at, y, xerr=se, color=INK, capsize=3, linewidth=1.2)
+    axes.set_yticks([0, 1], [plot.label(say["model"]), plot.label(say["stored"])])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, 1.02 * max(raw_bits, rate + distortion + 3 * np.nan_to_num(evaluation.distortion_bits_se)))
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(plot.label(say["axis"]))
+    _thousands(axes, "x")
+    return plot.svg(say["alt"])
+
+
+def bars_of_code(by_group: Sequence[float], strongest: Sequence[int], say: Mapping[str, str]) -> str:
+    """The bits of each number of the code, the most first; the strongest, which the page goes on to move, are named."""
+    plot = Plot("code", 8.4, 2.6)
+    [axes] = plot.axes
+    order = np.argsort(by_group)[::-1]
+    values = np.asarray(by_group)[order]
+    named = set(strongest)
+    axes.bar(range(len(order)), values, color=[CODE if n in named else "#9ecae1" for n in order.tolist()], width=0.86)
+    for place, n in enumerate(order.tolist()):
+        if n in named:
+            axes.annotate(plot.label(n + 1), (place, values[place]), (0, 2), textcoords="offset points", ha="center", fontsize=8.5)
+    axes.set_xlim(-0.8, len(order) - 0.2)
+    axes.set_xticks([])
+    axes.set_xlabel(plot.label(say["x"]))
+    axes.set_ylabel(plot.label(say["y"]))
+    axes.axhline(0, color="#8a8a8a", linewidth=0.8)
+    return plot.svg(say["alt"])
+
+
+def readouts(found: Sequence[Readout], colours: Mapping[str, str], say: Mapping[str, str]) -> str:
+    """How well each factor can be read off the code, the best first, with intervals."""
+    rows = found[:MOST_READOUTS]
+    plot = Plot("probe", 8.4, 0.75 + 0.27 * len(rows))
+    [axes] = plot.axes
+    y = np.arange(len(rows))[::-1]
+    for place, row in zip(y.tolist(), rows, strict=True):
+        axes.barh(place, max(row.r2, 0), color=colours[row.factor], height=0.66)
+        axes.plot([max(row.low, -0.2), row.high], [place, place], color=INK, linewidth=1.2)
+    axes.set_yticks(y, [plot.label(_short(row.factor)) for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(-0.2, 1)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.axvline(0, color="#8a8a8a", linewidth=0.8)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(plot.label(say["axis"]))
+    return plot.svg(say["alt"])
+
+
+def curves(metrics: Sequence[Mapping[str, Any]], say: Mapping[str, str], *, has_code: bool) -> str:
+    """Bits, learning rate and time over the steps of a training."""
+    names = ["total", *(["rate_bits"] if has_code else []), "learning_rate", "minutes"]
+    plot = Plot("curves", 8.4, 4.3, 2, 2)
+    lines = [
+        {**line, "total": line["rate_bits"] + line["distortion_bits"], "minutes": line["seconds"] / 60} for line in _thinned(metrics)
+    ]
+    for axes, name in zip(plot.axes, names, strict=False):
+        axes.plot([line["step"] for line in lines], [line[name] for line in lines], color=CURVES[name])
+        axes.set_title(plot.label(say[name]))
+        axes.set_xlabel(plot.label(say["step"]))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        _thousands(axes, "x")
+        _thousands(axes, "y")
+    _validations(plot.axes[0], metrics)
+    _without_the_start(plot.axes[0], [line["total"] for line in lines])
+    _skips(plot.axes[names.index("learning_rate")], metrics)
+    for axes in plot.axes[len(names) :]:
+        axes.set_visible(False)
+    return plot.svg(say["alt"])
+
+
+def _thinned(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """At most so many lines that a plot can show, the first and the last among them."""
+    kept = np.unique(np.linspace(0, len(metrics) - 1, min(len(metrics), MOST_POINTS)).round().astype(int))
+    return [metrics[n] for n in kept.tolist()]
+
+
+def _validations(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
+    points = [(line["step"], bits(line["validation_nats"])) for line in metrics if "validation_nats" in line]
+    kept = points[:: -(-len(points) // MOST_POINTS) or 1]
+    axes.plot([step for step, _ in kept], [value for _, value in kept], "o", color=INK, markersize=3.5)
+
+
+def _skips(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """A line wherever updates were skipped."""
+    pairs = zip(metrics, metrics[1:], strict=False)
+    steps = [after["step"] for before, after in pairs if after["skipped"] > before["skipped"]]
+    for step in steps[:: -(-len(steps) // MOST_POINTS) or 1]:
+        axes.axvline(step, color="#cc79a7", linewidth=1)
+
+
+def _without_the_start(axes: Axes, values: Sequence[float]) -> None:
+    """Scale an axis by what comes after the first tenth: the first steps of a training lie far above all others."""
+    later = values[len(values) // 10 :]
+    low, high = min(later), max(later)
+    room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    axes.set_ylim(low - room, high + room)
+
+
+def _thousands(axes: Axes, which: str) -> None:
+    getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _short(text: str, most: int = 28) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

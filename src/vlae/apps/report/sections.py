@@ -1,0 +1,320 @@
+"""The sections of the page: from what was measured and found to what the template prints."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from vlae.apps.report import drawings, plots
+from vlae.apps.report.findings import DECODINGS, MOVES, Moved, Shown, Site
+from vlae.apps.report.pictures import Range, heat, middle, picture, top_of, within
+from vlae.apps.report.words import Words, duration, figure, number, short
+from vlae.core.window import Window
+from vlae.data.imageset import ImageSet
+from vlae.engine.probe import LEAST_IMAGES, Readout
+from vlae.engine.results import Evaluation
+from vlae.engine.run import Run
+from vlae.units import bits
+
+Section = dict[str, Any]
+
+# A code of less than a bit in every image is none to speak of.
+COLLAPSED_BITS = 1.0
+SHOWN_DECODINGS = 4
+# R2 from which a property counts as read off, and up to which as not found.
+KEPT, LEFT = 0.5, 0.1
+MOST_LISTED = 50
+MOST_LABELS = 20
+# Bytes that the pictures of a section may take: together with the rest they stay below 5 MB.
+GALLERY_BYTES, MAP_BYTES, MOVED_BYTES = 2_000_000, 900_000, 1_100_000
+
+
+@dataclass(frozen=True)
+class Told:
+    """What every section needs: the words, the run, its evaluation and its images."""
+
+    t: Words
+    run: Run
+    evaluation: Evaluation
+    images: ImageSet
+
+    @property
+    def raw_bits_per_pixel(self) -> int:
+        """What a pixel takes as it is stored."""
+        return self.images.depth * self.images.channels
+
+    @property
+    def pixels_an_image(self) -> float:
+        """Pixels of an image, the mean."""
+        return self.evaluation.pixels / self.evaluation.n_images
+
+    @property
+    def total_bits(self) -> float:
+        """Bits of an image, code and pixels together."""
+        return bits(self.evaluation.nll_nats)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether the model has a code."""
+        return self.run.settings.keep.code != "none"
+
+
+def answer(told: Told, found: Sequence[Readout]) -> Section:
+    """What was kept, in one sentence, and what the figures rest on."""
+    t, e = told.t, told.evaluation
+    collapsed = told.has_code and e.rate_bits < COLLAPSED_BITS
+    kind = "none" if not told.has_code else "collapsed" if collapsed else "blind" if told.run.settings.keep.window == "none" else "kept"
+    share = 100 * e.distortion_bits / (e.rate_bits + e.distortion_bits)
+    per_pixel, raw = bits(e.nll_nats) / told.pixels_an_image, told.raw_bits_per_pixel
+    return {
+        "kept": t(f"answer.{kind}", rate=figure(e.rate_bits), distortion=figure(e.distortion_bits), share=number(share)),
+        "total": t(
+            "answer.total" if told.has_code else "answer.total_none", bits=figure(per_pixel), raw=raw, share=number(100 * per_pixel / raw)
+        ),
+        "readable": _readable(t, found),
+        "advice": t("answer.advice") if collapsed else None,
+        "caveats": _caveats(told),
+    }
+
+
+def _readable(t: Words, found: Sequence[Readout]) -> list[Markup]:
+    def names(*verdicts: str) -> str:
+        return ", ".join(short(r.factor, 30) for r in found if verdict(r) in verdicts)
+
+    parts = (("answer.readable", names("kept")), ("answer.unreadable", names("left")))
+    return [t(key, names=short(listed, 160)) for key, listed in parts if listed]
+
+
+def _caveats(told: Told) -> list[Markup]:
+    t, e = told.t, told.evaluation
+    counted = t("count.images", n=f"{e.n_images:,}")
+    caveats = [t("answer.measured", images=counted, split=t(f"split.{e.split}"))]
+    if e.split == "validation":
+        caveats.append(t("answer.validation", command=f"vlae evaluate {shlex.quote(str(told.run.folder))}"))
+    how = "exact" if not told.has_code else "bound" if e.importance_samples == 1 else "importance"
+    return [*caveats, t(f"answer.{how}", k=e.importance_samples), t("answer.meaning")]
+
+
+def schema(told: Told, first: Shown, levels: Range) -> Section:
+    """An image on its way through the model, with the bits of each part."""
+    e, t = told.evaluation, told.t
+    window = Window.of(str(told.run.settings.keep.window), image=told.run.facts.size)
+    seen = t("count.pixels", n=f"{len(window.offsets):,}")
+    sees = "alone" if not told.has_code else "blind" if not window.offsets else "sees"
+    return {
+        "original": picture(first.x, levels),
+        "decoding": picture(first.decodings[0], levels) if told.has_code else None,
+        "raw": figure(told.raw_bits_per_pixel * told.pixels_an_image),
+        "rate": figure(e.rate_bits),
+        "distortion": figure(e.distortion_bits),
+        "sees": t(f"schema.decoder_{sees}", pixels=seen),
+    }
+
+
+def decodings(told: Told, shown: Sequence[Shown], levels: Range) -> Section:
+    """Images beside decodings of their code, and how much those differ."""
+    percent = 100 / (levels.white - levels.black)
+    top = top_of([image.spread * percent for image in shown])
+
+    def draw(side: int) -> list[list[Any]]:
+        return [
+            [
+                *(picture(middle(x, side), levels) for x in (image.x, *image.decodings[:SHOWN_DECODINGS])),
+                heat(middle(image.spread, side) * percent, top),
+            ]
+            for image in shown
+        ]
+
+    rows = within(GALLERY_BYTES, draw)
+    return {
+        "rows": [(row, short(image.name)) for row, image in zip(rows, shown, strict=True)],
+        "columns": SHOWN_DECODINGS,
+        "drawn": DECODINGS,
+        "top": number(top, 2),
+        "remarks": _remarks(told, shown, rows[0][0].height, rows[0][0].width, levels),
+    }
+
+
+def _remarks(told: Told, shown: Sequence[Shown], height: int, width: int, levels: Range) -> list[Markup]:
+    t, remarks = told.t, []
+    large = next((image for image in shown if not image.whole), None)
+    if large is not None:
+        remarks.append(t("decodings.cut", height=large.x.shape[1], width=large.x.shape[2]))
+    if (height, width) != shown[0].x.shape[1:]:
+        remarks.append(t("decodings.shown", height=height, width=width))
+    if told.images.depth == 16:
+        remarks.append(t("decodings.range", black=number(levels.black, 1), white=number(levels.white, 1)))
+    return remarks
+
+
+def bits_table(told: Told) -> Section:
+    """Bits of code, of pixels, together and as stored: for each image, pixel and value."""
+    e, t = told.evaluation, told.t
+    parts = [("code", e.rate_bits, e.rate_bits_se), ("pixels", e.distortion_bits, e.distortion_bits_se)]
+    total = ("total" if e.importance_samples == 1 else "importance", told.total_bits, bits(e.nll_nats_se))
+    stored = ("stored", told.raw_bits_per_pixel * told.pixels_an_image, float("nan"))
+    rows = [*parts, total] if told.has_code else [("pixels_alone", told.total_bits, bits(e.nll_nats_se))]
+    return {
+        "plot": Markup(plots.bars_of_bits(e, stored[1], t.of("bits.plot."))),
+        "rows": [_row(told, *row) for row in [*rows, stored]],
+        "colours": told.images.channels,
+        "alike": t("bits.psnr", psnr=figure(e.psnr), ssim=figure(e.ssim)) if e.psnr is not None and e.ssim is not None else None,
+        "protocol": e.protocol,
+    }
+
+
+def _row(told: Told, name: str, value: float, se: float) -> Section:
+    e = told.evaluation
+    pixel = value / told.pixels_an_image
+    whole = name in ("total", "importance", "pixels_alone")
+    colours = told.images.channels
+    return {
+        "name": name,
+        "image": figure(value, se),
+        "pixel": figure(pixel, colours * e.bits_per_dim_se if whole else float("nan")),
+        "value": figure(pixel / colours, e.bits_per_dim_se if whole else float("nan")),
+        "share": number(100 * pixel / told.raw_bits_per_pixel),
+    }
+
+
+def bits_map(shown: Sequence[Shown], levels: Range) -> Section:
+    """Images beside the bits of their pixels, all on one scale."""
+    top = top_of([image.bits for image in shown])
+
+    def draw(side: int) -> list[list[Any]]:
+        return [[picture(middle(image.x, side), levels), heat(middle(image.bits, side), top)] for image in shown]
+
+    rows = within(MAP_BYTES, draw)
+    totals = [figure(float(image.bits.sum())) for image in shown]
+    return {"pairs": [(*row, short(i.name), bit) for row, i, bit in zip(rows, shown, totals, strict=True)], "top": number(top, 2)}
+
+
+def code(told: Told, strongest: Sequence[Moved], levels: Range) -> Section:
+    """The bits of the code's numbers, and what moving the busiest changes."""
+    t, keep = told.t, told.run.settings.keep
+    is_grid = keep.code == "grid"
+    percent = 100 / (levels.white - levels.black)
+    changes = [np.abs(m.images[-1] - m.images[0]).mean(axis=0) * percent for m in strongest]
+    top = top_of(changes) if changes else 1.0
+
+    def draw(side: int) -> list[list[Any]]:
+        rows = zip(strongest, changes, strict=True)
+        return [[*(picture(middle(x, side), levels) for x in m.images), heat(middle(change, side), top)] for m, change in rows]
+
+    rows = within(MOVED_BYTES, draw)
+    by_group = told.evaluation.rate_bits_by_group
+    return {
+        "lead": t("code.grid" if is_grid else "code.vector", n=len(by_group), stride=keep.stride),
+        "is_grid": is_grid,
+        "prior": told.run.settings.model.prior == "af",
+        "plot": Markup(plots.bars_of_code(by_group, [m.group for m in strongest], t.of("code.plot."))),
+        "rows": [(row, m.group + 1, figure(m.bits)) for row, m in zip(rows, strongest, strict=True)],
+        "moves": MOVES,
+        "top": number(top, 2),
+    }
+
+
+def verdict(readout: Readout) -> str:
+    """Whether a property is read off the code: kept, partly or left."""
+    return "kept" if readout.r2 >= KEPT else "left" if readout.r2 <= LEFT else "partly"
+
+
+def probe(told: Told, found: Sequence[Readout]) -> Section:
+    """How well the known properties of the images can be read off the code."""
+    best = sorted(found, key=lambda r: -r.r2)
+    colours = {r.factor: {"kept": plots.CODE, "partly": "#9ecae1", "left": plots.PIXELS}[verdict(r)] for r in best}
+    rows = [
+        {
+            "name": short(r.factor, 40),
+            "r2": figure(r.r2, digits=2),
+            "low": f"{r.low:.2f}",
+            "high": f"{r.high:.2f}",
+            "n_train": r.n_train,
+            "n_test": r.n_test,
+            "verdict": verdict(r),
+        }
+        for r in best[: plots.MOST_READOUTS]
+    ]
+    plot = Markup(plots.readouts(best, colours, told.t.of("probe.plot."))) if rows else None
+    return {"rows": rows, "plot": plot, "all": len(best), "kept": KEPT, "left": LEFT, "least": LEAST_IMAGES}
+
+
+def window(told: Told, site: Site, levels: Range) -> Section:
+    """The window on an image, enlarged and at true scale."""
+    t, keep = told.t, told.run.settings.keep
+    seen = Window.of(str(keep.window), image=told.run.facts.size).offsets
+    columns = [dj for _, dj in seen]
+    sized = {"rows": -min(di for di, _ in seen), "left": max(0, -min(columns)), "right": max(0, *columns)}
+    size = t("window.all" if keep.window == "all" else "window.size", name=keep.window, pixels=t("count.pixels", n=len(seen)), **sized)
+    return {
+        "size": size,
+        "context": t(f"window.context.{keep.context}") if keep.context not in (None, "pixels") else None,
+        "has_code": told.has_code,
+        "zoom": Markup(drawings.zoomed(site, levels, t("window.alt_zoom"))),
+        "scale": Markup(drawings.at_scale(site, levels, t("window.alt_scale"))),
+    }
+
+
+def training(told: Told) -> Section | None:
+    """How the training went; None where nothing of it was logged."""
+    t, train, metrics = told.t, told.run.settings.train, told.run.metrics()
+    if not metrics:
+        return None
+    last = metrics[-1]
+    crops = t("training.crops", crop=train.crop) if train.crop else ""
+    time = duration(last["seconds"])
+    words = [t("training.lead", steps=f"{last['step']:,}", all=f"{train.steps:,}", time=time, batch=train.batch, crops=crops)]
+    checks = [(line["validation_nats"], line["step"]) for line in metrics if "validation_nats" in line]
+    if checks:
+        value, step = min(checks)
+        words.append(t("training.best", step=f"{step:,}", bits=figure(bits(value))))
+        words += [t("training.still")] if step == checks[-1][1] else []
+    words.append(t("training.skipped", n=f"{last['skipped']:,}") if last["skipped"] else t("training.none_skipped"))
+    return {"words": words, "plot": Markup(plots.curves(metrics, t.of("training.plot."), has_code=told.has_code))}
+
+
+def data(told: Told) -> Section:
+    """What the images are, and what was left out."""
+    images, summary = told.images, told.images.summary()
+    facts = [(name, value) for name, value in _facts(told, summary) if value]
+    left_out = [{"name": short(entry.name), "reason": short(entry.reason, 200), "harmless": entry.harmless} for entry in images.left_out[:MOST_LISTED]]
+    lost = sum(not entry.harmless for entry in images.left_out)
+    return {"images": len(images), "facts": facts, "left_out": left_out, "left_out_all": len(images.left_out), "lost": lost}
+
+
+def _facts(told: Told, summary: dict[str, Any]) -> list[tuple[str, object]]:
+    t, images = told.t, told.images
+    form = f"{t('data.rgb' if images.channels == 3 else 'data.grey')}, {t('data.depth', depth=images.depth)}"
+    labels = [f"{short(label, 40)}: {count:,}" for label, count in sorted(summary["labels"].items(), key=lambda entry: -entry[1])]
+    more = [t("data.more", n=f"{len(labels) - MOST_LABELS:,}")] if len(labels) > MOST_LABELS else []
+    return [
+        ("source", short(str(told.run.settings.data.folder), 160)),
+        ("images", f"{len(images):,}"),
+        ("splits", " / ".join(f"{count:,}" for count in summary["splits"].values())),
+        ("rule", summary["split_rule"]),
+        ("size", _sizes(t, summary["sizes"])),
+        ("form", f"{form}; {t('data.dynamic')}" if images.dynamic else form),
+        ("labels", ", ".join([*labels[:MOST_LABELS], *more])),
+        ("lots", summary["lots"]),
+        ("masks", summary["masks"]),
+        ("duplicates", f"{images.duplicates:,}"),
+        ("conversions", "; ".join(f"{name}: {count:,}" for name, count in images.notes.items())),
+    ]
+
+
+def _sizes(t: Words, sizes: dict[str, Any]) -> str:
+    low, high, most = (" × ".join(map(str, sizes[name])) for name in ("smallest", "largest", "most_frequent"))
+    return low if sizes["different"] == 1 else str(t("data.sizes", n=sizes["different"], low=low, high=high, most=most))
+
+
+def commands(told: Told) -> list[tuple[str, str]]:
+    """The commands that measure the run again, make this page again and train the like of it."""
+    run, source = shlex.quote(str(told.run.folder)), shlex.quote(str(told.run.settings.data.folder))
+    return [
+        ("evaluate", f"vlae evaluate {run} --split {told.evaluation.split}"),
+        ("report", f"vlae report {run} --lang {told.t.lang}"),
+        ("train", f"vlae train {source} -c {shlex.quote(str(told.run.folder / 'config.yaml'))}"),
+    ]

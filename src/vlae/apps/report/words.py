@@ -1,0 +1,85 @@
+"""What the page says, in English and Japanese, and how it writes numbers."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from vlae.errors import SettingError
+
+LANGUAGES = ("en", "ja")
+
+
+class Words:
+    """The texts of one language.
+
+    >>> Words("en")("count.images", n=1), str(Words("en")("count.images", n=7))
+    (Markup('1 image'), '7 images')
+
+    Raises:
+        SettingError: the page is not written in this language.
+    """
+
+    def __init__(self, lang: str) -> None:
+        if lang not in LANGUAGES:
+            raise SettingError(f"There is no report in {lang!r}", rule=f"--lang is one of {', '.join(LANGUAGES)}")
+        self.lang = lang
+        self.texts: dict[str, str] = yaml.safe_load((Path(__file__).parent / f"{lang}.yaml").read_text(encoding="utf-8"))
+
+    def __call__(self, key: str, **values: Any) -> Markup:
+        """A text as HTML, with escaped values put in; of "one || many" the first where ``n`` is 1."""
+        one, _, many = self.texts[key].partition(" || ")
+        return Markup(many if many and str(values.get("n")) != "1" else one).format(**values)
+
+    def of(self, prefix: str) -> dict[str, str]:
+        """The texts, as they are, of all keys that begin with a prefix, by what follows it."""
+        return {key.removeprefix(prefix): text for key, text in self.texts.items() if key.startswith(prefix)}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, and all those before the point.
+
+    >>> number(1234.5), number(12.345), number(0.012345), number(-0.5), number(0.0)
+    ('1,234', '12.3', '0.0123', '-0.500', '0')
+    """
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def figure(value: float, se: float = math.nan, digits: int = 3) -> Markup:
+    """A measured figure, with its standard error where there is one; the exact value is kept in the page for machines.
+
+    >>> figure(214.321, 2.25)
+    Markup('<data value="214.321">214.3 ± 2.2</data>')
+    >>> figure(10079.2379, 76.1)
+    Markup('<data value="10079.2379">10,079 ± 76</data>')
+    """
+    shown = number(value, digits)
+    if math.isfinite(se) and se > 0:
+        places = max(0, 1 - math.floor(math.log10(se)))
+        shown = f"{value:,.{places}f} ± {se:,.{places}f}"
+    return Markup('<data value="{}">{}</data>').format(repr(float(value)), shown)
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it.
+
+    >>> duration(42), duration(754), duration(7500)
+    ('42 s', '12 min 34 s', '2 h 5 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def short(text: str, most: int = 80) -> str:
+    """A name that does not break the page; what is cut out of its middle is shown as an ellipsis.
+
+    >>> short("a" * 10 + "z" * 10, 9)
+    'aaaa…zzzz'
+    """
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[len(text) - half :]}"

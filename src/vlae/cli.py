@@ -1,0 +1,302 @@
+"""The command line: parse, call one app, show its result. torch is loaded only by the commands that need it."""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vlae import __version__
+from vlae.errors import PartialResult, VlaeError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Learn a short code of your images that keeps what you choose.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run, made by vlae train.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Language = Annotated[Literal["en", "ja"], typer.Option("--lang", help="Language of the page.")]
+Split = Annotated[Literal["train", "validation", "test"], typer.Option(help="Which of the run's images.")]
+
+
+@app.command()
+def train(
+    folder: Annotated[Path | None, typer.Argument(help="A folder of images, or an .npz file of arrays.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings, as group.name=value.")] = None,
+    output: Output = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings as YAML.")] = None,
+    keep: Annotated[str | None, typer.Option(help="What the code keeps: layout, shape, detail or everything.")] = None,
+    size: Annotated[str | None, typer.Option(help="Size of the networks: small, medium or large.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of the weights.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; --resume goes on.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train on a folder of images (or go on with a run): leaves a run folder."""
+    from vlae.apps import train as trainer
+    from vlae.engine.settings import load_settings
+    from vlae.errors import SettingError
+
+    overrides = list(overrides or [])
+    if folder is not None and "=" in str(folder) and not folder.exists():
+        folder, overrides = None, [str(folder), *overrides]
+    if resume is not None:
+        if folder or output or config or keep or size or steps:
+            raise SettingError(
+                "--resume goes on with a run as it is",
+                rule="It takes only --max-minutes and train.max_minutes or train.device",
+                do="Leave the rest out",
+            )
+        run = trainer.resume(resume, overrides + ([f"train.max_minutes={max_minutes}"] if max_minutes else []))
+    else:
+        flags = {"data.folder": folder, "keep.preset": keep, "model.size": size, "train.steps": steps, "train.max_minutes": max_minutes}
+        settings = load_settings(config, overrides, flags)
+        with counting("Decoding") as decoding:
+            run = trainer.prepare(settings, output or trainer.default_folder(settings.data.folder), decoding)
+        _say_left_out(run.folder)
+    with _Bar() as bar:
+        why = trainer.train(run, bar.show)
+    show({"run": str(run.folder), "ended": why, **bar.last}, as_json, _after_training(run.folder, why))
+    if why == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    split: Split = "test",
+    samples: Annotated[int, typer.Option(help="Importance samples for the likelihood (vector codes); 1 gives the bound.")] = 1,
+    limit: Annotated[int | None, typer.Option(help="Only so many images, evenly spaced.")] = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Measure what held-out images cost: bits of code, bits of pixels, and how alike decodings are."""
+    from vlae.apps.evaluate import evaluate as measure
+    from vlae.engine.run import Run
+
+    with counting("Measuring") as progress:
+        result = measure(Run.open(run), split, samples, limit, device, progress)
+    show(asdict(result), as_json, _evaluation_text(result))
+
+
+@app.command()
+def reconstruct(
+    run: RunFolder,
+    images: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("reconstructed"),
+    decodings: Annotated[int, typer.Option(min=1, help="Decodings of each image's code.")] = 3,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Decode the code of each image several times: what agrees was kept, what differs was left to the decoder."""
+    from vlae.apps.reconstruct import reconstruct as decode
+    from vlae.engine.run import Run
+
+    result = decode(Run.open(run), images, output, decodings, device, lambda name: note(f"{name} done"))
+    show({"output": str(output), **result._asdict()}, as_json, f"{result.images} images, {decodings} decodings each: {output}")
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("samples"),
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 16,
+    size: Annotated[tuple[int, int] | None, typer.Option(help="Height and width (grid codes).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other images.")] = 0,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Draw new images from the model."""
+    from vlae.apps.sample import sample as draw
+    from vlae.apps.sample import sample_size
+    from vlae.engine.run import Run
+
+    opened = Run.open(run)
+    with counting("Drawing") as progress:
+        sheet = draw(opened, output, count, sample_size(opened, size), seed, device, progress)
+    show({"output": str(output), "sheet": str(sheet), "images": count}, as_json, f"{count} images: {sheet}")
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The page; report.html in the run by default.")] = None,
+    lang: Language = "en",
+    as_json: Json = False,
+) -> None:
+    """Write one page for a person in a hurry: what the code kept, and what it left to the decoder."""
+    from vlae.apps.evaluate import evaluate as measure
+    from vlae.apps.report import report as write
+    from vlae.engine.results import Evaluation
+    from vlae.engine.run import Run
+
+    opened = Run.open(run)
+    split = "test" if opened.settings.data.test > 0 else "validation"
+    if Evaluation.read(opened, split) is None:
+        with counting("Measuring") as progress:
+            measure(opened, split, limit=200, progress=progress)
+    with counting("Drawing the page") as progress:
+        page = write(opened, output, lang, progress)
+    show({"report": str(page)}, as_json, f"Open {page}")
+
+
+@app.command()
+def parts(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the images.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 800,
+    size: Annotated[int, typer.Option(min=16, help="Side in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other parts.")] = 0,
+    colour: Annotated[bool, typer.Option(help="RGB instead of grey.")] = False,
+    defects: Annotated[list[str] | None, typer.Option("--defect", help="A kind of defect to draw as well; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw pictures of machined parts from known factors: something to try everything on."""
+    from vlae.data.parts import write
+
+    with counting("Drawing") as progress:
+        write(folder, count, size, seed, colour, tuple(defects or ()), progress)
+    show({"folder": str(folder), "images": count}, as_json, f"{count} images: {folder}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what this machine has, and what is slow on it."""
+    from vlae.apps.doctor import doctor as examine
+
+    found = examine()
+    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in found.items() if name != "advice"]
+    show(found, as_json, "\n".join(lines + [f"- {line}" for line in found["advice"]]))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vlae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def show(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print a result for a program or for a person."""
+    typer.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
+
+
+def note(line: str) -> None:
+    """Say something beside the result."""
+    typer.echo(line, err=True)
+
+
+def counting(what: str) -> AbstractContextManager[Callable[[int, int], None] | None]:
+    """A progress bar of images with the time left, where a person is watching."""
+    return _Count(what) if sys.stderr.isatty() else nullcontext(None)
+
+
+class _Count:
+    def __init__(self, what: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+        )
+        self.task = self.bar.add_task(what, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self.bar.start()
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+
+class _Bar:
+    """The progress of a training: a bar where a person is watching, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Any] = {}
+        self.counter = _Count("Training") if sys.stderr.isatty() else None
+        self.next_line = 0.0
+
+    def __enter__(self) -> "_Bar":
+        if self.counter:
+            self.counter.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.counter:
+            self.counter.__exit__()
+
+    def show(self, told: Any) -> None:
+        p = told.progress
+        self.last = {
+            "step": p.step,
+            "rate_bits": p.rate_bits,
+            "distortion_bits": p.distortion_bits,
+            "skipped": p.skipped,
+            "minutes": p.seconds / 60,
+        }
+        words = f"code {p.rate_bits:.1f} bits, pixels {p.distortion_bits:.0f} bits, skipped {p.skipped}"
+        if self.counter:
+            self.counter.bar.update(self.counter.task, completed=p.step, total=told.steps, description=words)
+        elif told.event == "validation" or p.seconds >= self.next_line:
+            self.next_line = p.seconds + 15
+            note(f"step {p.step} of {told.steps}, {told.seconds_left / 60:.1f} minutes left: {words}")
+
+
+def _say_left_out(folder: Path) -> None:
+    summary = json.loads((folder / "images.json").read_text(encoding="utf-8"))["summary"]
+    lost = [left for left in summary["left_out"] if not left.get("harmless")]
+    if lost:
+        note(f"{len(lost)} files were left out, the first: {lost[0]['name']}: {lost[0]['reason']}. All are in {folder / 'images.json'}.")
+
+
+def _after_training(folder: Path, why: str) -> str:
+    if why in ("interrupted", "minutes"):
+        return f"Stopped ({why}); nothing is lost. Go on: vlae train --resume {folder}"
+    return f"Done. Next: vlae report {folder}"
+
+
+def _evaluation_text(e: Any) -> str:
+    lines = [
+        f"{e.bits_per_dim:.4f} +- {e.bits_per_dim_se:.4f} bits for each pixel value, code included",
+        f"code   {e.rate_bits:10.1f} +- {e.rate_bits_se:.1f} bits an image",
+        f"pixels {e.distortion_bits:10.1f} +- {e.distortion_bits_se:.1f} bits an image",
+        f"total  {e.nll_nats:10.2f} +- {e.nll_nats_se:.2f} nats an image",
+    ]
+    if e.psnr is not None:
+        lines.append(f"decodings: PSNR {e.psnr:.1f} dB, SSIM {e.ssim:.3f}")
+    if e.effective_samples is not None:
+        lines.append(f"effective samples: {e.effective_samples:.1f} of {e.importance_samples}")
+    return "\n".join([*lines, f"({e.protocol})"])
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one sentence and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except PartialResult as error:
+        note(f"Warning: {error}")
+        raise SystemExit(error.exit_code) from None
+    except VlaeError as error:
+        note(f"Error: {error}")
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        note("Interrupted.")
+        raise SystemExit(INTERRUPTED) from None

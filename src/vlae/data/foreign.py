@@ -1,0 +1,39 @@
+"""Images that a finished model is shown: read one by one, in the form that it was trained on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from vlae.data.convert import resize
+from vlae.data.form import Form, convert
+from vlae.data.listing import list_files
+from vlae.data.read import NOT_AN_IMAGE, Pixels, Refused, decode
+from vlae.data.settings import DataSettings
+from vlae.data.source import LeftOut
+from vlae.errors import DataError
+
+
+class Foreign(NamedTuple):
+    """An image in the model's form, (h, w, c), by its name relative to the folder."""
+
+    name: str
+    pixels: Pixels
+
+
+def foreign(images: Path, form: Form, settings: DataSettings, size: tuple[int, int] | None) -> Iterator[Foreign | LeftOut]:
+    """Read a file, or all images below a folder; what cannot be used is told with the reason.
+
+    ``size`` (height, width) is that of a model with a vector code: all images are resized to it.
+    Errors: ``DataError`` where there is no file at all.
+    """
+    paths = {images.name: images} if images.is_file() else {n: f.path for n, f in list_files(images, skip=images / ".cache").files.items()}
+    if not paths:
+        raise DataError(f"{images} holds no file", rule="Give an image or a folder of images", do="Check the path")
+    for name, path in paths.items():
+        try:
+            picture = decode(path, settings.max_pixels)
+        except Refused as refused:
+            yield LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE)
+            continue
+        pixels = picture.pixels if size is None else resize(picture.pixels, size)
+        yield Foreign(name, convert(pixels, Form(picture.depth, pixels.shape[2]), form)[0])

@@ -1,0 +1,43 @@
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import vlae.core
+
+MODULES = sorted(Path(vlae.core.__file__).parent.rglob("*.py"))
+ALLOWED = {"torch", "einops", "jaxtyping", "vlae.core"}
+"""The core knows no files, no clock, no printing and no process: of the standard library it takes what is pure."""
+PURE = {"collections.abc", "contextlib", "dataclasses", "itertools", "math", "re", "typing"}
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_the_core_stands_on_torch_einops_and_jaxtyping_alone(path):
+    for name in imported(ast.parse(path.read_text())):
+        assert name in PURE or any(name == top or name.startswith(top + ".") for top in ALLOWED), name
+        assert name in PURE or name.split(".")[0] not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_the_core_prints_nothing_and_seeds_nothing(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in {
+                "print",
+                "open",
+                "torch.manual_seed",
+                "torch.seed",
+                "torch.set_default_dtype",
+                "torch.save",
+                "torch.load",
+            }

@@ -1,0 +1,154 @@
+import pytest
+import torch
+
+from vlae.core.codes import Prior
+from vlae.core.decoder import Decoder
+from vlae.core.encoder import VectorEncoder, VectorMap
+from vlae.core.layers import WeightNorm
+from vlae.core.taps import stack
+from vlae.core.vlae import VLAE, Terms
+from vlae.core.window import Window
+
+from .build import HEADS, PYRAMID, levels, model, near
+
+IMAGE = (5, 6)
+MODELS = {
+    "vector code, IAF": ("4x2", "grey", "vector", True),
+    "vector code, Gaussian": ("stack2", "bernoulli", "vector", False),
+    "grid code, IAF": ("5x3", "rgb", "grid", True),
+    "grid code, plain VAE": ("none", "grey", "grid", False),
+    "no code": ("stack2", "grey", None, False),
+}
+each_model = pytest.mark.parametrize("name, head, code, iaf", MODELS.values(), ids=MODELS)
+
+
+def made(name, head, code, iaf, batch=4):
+    whole, x = model(name, HEADS[head], IMAGE, code, iaf=iaf), levels(HEADS[head], batch, IMAGE)
+    return whole, x, torch.randn(batch, *whole.code_shape(*IMAGE))
+
+
+@each_model
+@torch.no_grad()
+def test_the_terms_of_a_batch_are_those_of_each_image(name, head, code, iaf):
+    whole, x, noise = made(name, head, code, iaf)
+    together = whole(x, noise)
+    for n in range(4):
+        alone = whole(x[n : n + 1], noise[n : n + 1])
+        for part, one in zip(together, alone, strict=True):
+            near(one[0], part[n])
+        for part in ("log_px_z", "log_qz_x", "log_pz", "kl_by_group", "elbo"):
+            near(getattr(alone, part)[0], getattr(together, part)[n])
+
+
+@each_model
+@torch.no_grad()
+def test_the_terms_are_the_log_probabilities_of_their_parts(name, head, code, iaf):
+    whole, x, noise = made(name, head, code, iaf)
+    terms = whole(x, noise)
+    if code is None:
+        assert torch.equal(terms.elbo, whole.decoder(None, x).log_prob(x).sum((1, 2))) and terms.kl_by_group.shape == (4, 0)
+        return
+    sampled = whole.posterior(x).sample(noise)
+    by_hand = [whole.decoder(sampled.z, x).log_prob(x), whole.prior.log_prob(sampled.z), -sampled.log_q]
+    near(terms.elbo, sum(part.flatten(1).sum(1) for part in by_hand))
+    near(terms.log_px_z_map, by_hand[0])
+
+
+def test_groups_of_the_code_are_dimensions_or_channels():
+    vector, grid = torch.randn(3, 5), torch.randn(3, 2, 4, 4)
+    pixels = torch.zeros(3, 2, 2)
+    assert torch.equal(Terms(pixels, vector, torch.zeros_like(vector)).kl_by_group, vector)
+    near(Terms(pixels, grid, torch.zeros_like(grid)).kl_by_group, torch.stack([grid[:, 0].sum((1, 2)), grid[:, 1].sum((1, 2))], dim=1))
+
+
+@each_model
+@torch.no_grad()
+def test_the_kl_of_groups_adds_up_to_the_whole(name, head, code, iaf):
+    whole, x, noise = made(name, head, code, iaf)
+    terms = whole(x, noise)
+    near(terms.kl_by_group.sum(1), terms.log_qz_x - terms.log_pz)
+    near(terms.elbo, terms.log_px_z - terms.kl_by_group.sum(1))
+
+
+@each_model
+def test_initialisation_standardises_every_layer_of_a_model(name, head, code, iaf):
+    """In the state it leaves the model in, the same batch and noise give every layer's output mean 0 and its standard deviation."""
+    whole, x, noise = made(name, head, code, iaf, batch=16)
+    whole.initialise(x, noise)
+    outputs: list[tuple[WeightNorm, torch.Tensor]] = []
+    layers = [m for m in whole.modules() if isinstance(m, WeightNorm)]
+    with torch.no_grad():
+        for layer in layers:
+            settled = layer.settled
+            layer.settled = lambda y, layer=layer, settled=settled: outputs.append((layer, y)) or settled(y)
+        whole(x, noise)
+    assert {id(layer) for layer, _ in outputs} == {id(layer) for layer in layers} and len(outputs) == len(layers)
+    for layer, y in outputs:
+        by_output = y.transpose(0, 1).flatten(1)
+        varying = by_output.std(1) > 1e-9  # what nothing may tell is constant
+        near(by_output.mean(1), torch.zeros(len(by_output)), 1e-8)
+        near(by_output.std(1, correction=0)[varying], torch.full((int(varying.sum()),), layer.scale), 1e-8)
+        assert varying.sum() >= len(by_output) // 3
+
+
+def test_initialisation_fits_the_linear_prediction():
+    """The second column of images whose pixels repeat the one to the left is foretold."""
+    whole = model("4x2", HEADS["grey"], IMAGE)
+    x = torch.randint(0, 16, (64, 1, IMAGE[0], 1)).expand(-1, -1, -1, IMAGE[1]).to(torch.get_default_dtype())
+    whole.initialise(x, torch.randn(64, 3))
+    told = whole.decoder.net(whole.decoder.image(x), whole.decoder.spread(torch.zeros(64, 3), IMAGE)).prediction
+    assert (told - whole.decoder.scaled(x))[..., 2:].abs().max() < 0.05
+
+
+@each_model
+def test_gradients_reach_every_parameter(name, head, code, iaf):
+    whole, x, noise = made(name, head, code, iaf)
+    whole(x, noise).elbo.sum().backward()
+    for parameter_name, parameter in whole.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@each_model
+def test_a_sample_is_a_decoding_of_a_code_of_the_prior(name, head, code, iaf):
+    whole, _, noise = made(name, head, code, iaf)
+    uniforms = torch.rand(4, HEADS[head].uniforms, *IMAGE)
+    sampled = whole.sample(noise, uniforms)
+    assert sampled.shape == (4, HEADS[head].colours, *IMAGE)
+    assert torch.equal(sampled, whole.decoder.sample(None if code is None else whole.prior.sample(noise), uniforms))
+
+
+def test_a_reconstruction_is_a_decoding_of_the_images_own_code():
+    whole, x, noise = made("4x2", "grey", "vector", True)
+    uniforms = torch.rand(4, 2, *IMAGE)
+    decoded = whole.reconstruct(x, noise, uniforms)
+    assert torch.equal(decoded, whole.decoder.sample(whole.posterior(x).sample(noise).z, uniforms))
+    assert torch.equal(whole.reconstruct(x[2:3], noise[2:3], uniforms[2:3]), decoded[2:3])
+
+
+def test_shapes_of_codes():
+    assert [made(*row)[0].code_shape(*IMAGE) for row in MODELS.values()] == [(3,), (3,), (2, 3, 3), (2, 3, 3), (0,)]
+    assert made(*MODELS["grid code, IAF"])[0].code_shape(9, 31) == (2, 5, 16)
+
+
+def test_a_step_downhill_raises_the_bound():
+    """Twenty small steps on one batch: the sign and the flow of gradients of everything together."""
+    whole, x, noise = made("4x2", "grey", "vector", True, batch=8)
+    whole.initialise(x, noise)
+    optimiser = torch.optim.Adam(whole.parameters(), lr=3e-3)
+    before = whole(x, noise).elbo.mean().item()
+    for _ in range(20):
+        optimiser.zero_grad()
+        (-whole(x, noise).elbo.mean()).backward()
+        optimiser.step()
+    assert whole(x, noise).elbo.mean().item() > before + 1
+
+
+def test_the_papers_binary_model_has_its_shapes():
+    """28x28, 64 dimensions, a code map of 4 channels concatenated with the image, and a window beyond the digit's strokes."""
+    head = HEADS["bernoulli"]
+    code_map = VectorMap(PYRAMID, (28, 28), dims=64, hidden=45, outputs=4)
+    made_of = Decoder(Window("stack6", stack(6)), head, code_map, 4, 12, pointwise=1, condition="input")
+    whole = VLAE(Prior(), VectorEncoder(PYRAMID, (1, 28, 28), 64, 45, None, 0), made_of)
+    terms = whole(levels(head, 2, (28, 28)), torch.randn(2, 64))
+    assert terms.log_px_z_map.shape == (2, 28, 28) and terms.log_pz_parts.shape == terms.log_qz_x_parts.shape == (2, 64)

@@ -1,0 +1,134 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlae.core.causal import CausalNet
+from vlae.core.taps import Layer, Reads, after, everything, reach, rectangle, stack, with_pointwise
+from vlae.core.wavefront import Wavefront, schedule
+from vlae.core.window import CONTEXTS
+
+from .build import near, network, plans, randomise
+
+NAMED = {
+    "stack": stack(3),
+    "4x2": rectangle(4, 2),
+    "5x3": rectangle(5, 3),
+    "7x1": rectangle(7, 1),
+    "1x2": rectangle(1, 2),
+    "all": everything(4, 5),
+}
+SIZES = [(1, 1), (1, 7), (6, 1), (2, 9), (5, 6), (9, 2)]
+
+
+def along_the_wavefront(net, image, code):
+    """What is known of every pixel when its turn comes, and in which step it comes, while ``image`` is fed in pixel by pixel."""
+    batch, channels, height, width = image.shape
+    features, prediction = torch.full((batch, net.width, height, width), torch.nan), torch.full((batch, channels, height, width), torch.nan)
+    steps = torch.full((height, width), -1)
+    count = 0
+
+    def write(seen, i, j):
+        nonlocal count
+        assert (steps[i, j] == -1).all(), "no pixel is written twice"
+        steps[i, j] = count
+        count += 1
+        features[:, :, i, j] = seen.features[..., 0]
+        if seen.prediction is not None:
+            prediction[:, :, i, j] = seen.prediction[..., 0]
+        return image[:, :, i, j]
+
+    with torch.no_grad():
+        Wavefront(net, code, batch, height, width).run(write)
+    return features, prediction, steps
+
+
+def check(net, image, code):
+    features, prediction, steps = along_the_wavefront(net, image, code)
+    with torch.no_grad():
+        parallel = net(image, code)
+    near(features, parallel.features)
+    if parallel.prediction is not None:
+        near(prediction, parallel.prediction)
+    return steps
+
+
+FORMS = [("layers", 0, 1), ("input", 1, 3), ("layers", 2, 2)]
+"""Where the code enters, layers of 1x1 taps, images in the batch."""
+TABLE = list(itertools.product(NAMED, ["pixels", "low", "high"], SIZES, FORMS))
+SOME = TABLE[::11]
+
+
+@pytest.mark.parametrize(
+    "name, context, size, form", [pytest.param(*row, marks=() if row in SOME else pytest.mark.slow) for row in TABLE], ids=str
+)
+def test_conditionals_along_the_wavefront_are_the_parallel_ones(name, context, size, form):
+    condition, pointwise, batch = form
+    layers = with_pointwise(after(CONTEXTS[context], NAMED[name]), pointwise)
+    predictor = Reads(len(CONTEXTS[context]), tuple(sorted(reach(NAMED[name]))[-6:]))
+    net = randomise(CausalNet(layers, inputs=2, width=3, code=2, condition=condition, predictor=predictor))
+    check(net, torch.randn(batch, 2, *size), torch.randn(batch, 2, *size))
+
+
+@given(plans(), st.integers(1, 6), st.integers(1, 6), st.booleans())
+def test_so_they_are_for_any_taps(plan, height, width, coded):
+    net = randomise(CausalNet(network(plan), inputs=2, width=3, code=2 if coded else 0))
+    check(net, torch.randn(2, 2, height, width), torch.randn(2, 2, height, width) if coded else None)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", ["stack", "4x2", "5x3"])
+def test_pixels_of_a_slanted_line_are_written_together(name, size):
+    net = randomise(CausalNet(NAMED[name], inputs=1, width=3))
+    slope = schedule(net.layers).slope
+    steps = check(net, torch.randn(1, 1, *size), None)
+    time = torch.arange(size[1]) + slope * torch.arange(size[0]).view(-1, 1)
+    assert torch.equal(torch.unique(steps, return_inverse=True)[1], torch.unique(time, return_inverse=True)[1])
+
+
+def test_an_image_takes_so_many_steps():
+    """82 steps for 28x28 at slope 2, instead of 784."""
+    net = CausalNet(stack(6), inputs=1, width=1)
+    steps = along_the_wavefront(net, torch.zeros(1, 1, 28, 28), None)[2]
+    assert steps.max() + 1 == 28 + 2 * 27 == 82
+
+
+@pytest.mark.parametrize("depth", [1, 2, 6, 20])
+def test_stacks_of_any_depth_have_slope_2(depth):
+    for layers in (stack(depth), with_pointwise(stack(depth), 2), after(CONTEXTS["high"], stack(depth))):
+        assert schedule(layers).slope == 2
+
+
+@pytest.mark.parametrize("columns, rows, slope", [(4, 2, 2), (5, 3, 3), (7, 4, 4), (3, 1, 2), (2, 1, 1), (1, 1, 1), (1, 5, 1), (11, 2, 6)])
+def test_blocks_need_a_slope_of_one_more_than_they_see_to_the_right(columns, rows, slope):
+    assert schedule(rectangle(columns, rows)).slope == slope
+
+
+@given(plans())
+def test_the_slope_is_the_smallest_that_the_window_allows(plan):
+    """Every pixel of the window must be written at an earlier time: ``dj + s di < 0``, and that is all that is asked."""
+    layers = network(plan)
+    slope = schedule(layers).slope
+    assert all(dj + slope * di < 0 for di, dj in reach(layers))
+    assert slope == 1 or any(dj + (slope - 1) * di >= 0 for di, dj in reach(layers))
+
+
+def test_a_linear_prediction_counts_as_part_of_the_window():
+    assert schedule(stack(2), Reads(0, ((-1, 4),))).slope == 5
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (0, 1), (0, 3)])
+def test_taps_that_need_a_pixel_before_it_is_written_are_refused(offset):
+    """Directly, by two layers, behind a filter that sees the pixel itself, or in the prediction."""
+    here = Layer((Reads(0, ((0, 0), (0, -1))),), ((0.5, 0.5),))
+    refused = [
+        ((Layer((Reads(0, (offset,)),)),), None),
+        ((*stack(1), Layer((Reads(1, ((0, 0), (offset[0], offset[1] + 1))),))), None),
+        (after((here,), (Layer((Reads(0, (offset,)),)),)), None),
+        (stack(1), Reads(0, (offset,))),
+    ]
+    for layers, predictor in refused:
+        with pytest.raises(ValueError, match="before it is written"):
+            schedule(layers, predictor)

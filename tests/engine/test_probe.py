@@ -1,0 +1,67 @@
+"""The probe against scikit-learn, and on factors of which the answer is known."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from vlae.engine.probe import STRENGTHS, Part, interval, r2, readout, ridges
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+@pytest.mark.parametrize("shape", [(40, 5), (12, 30)], ids=["tall", "wide"])
+def test_ridges_are_those_of_scikit_learn(shape: tuple[int, int], rng: np.random.Generator) -> None:
+    x, y, new = rng.normal(size=shape), rng.normal(size=shape[0]) + 7, rng.normal(size=(9, shape[1]))
+    strengths = np.array([1e-3, 1.0, 300.0])
+    for strength, ridge in zip(strengths, ridges(x, y, strengths), strict=True):
+        theirs = Ridge(alpha=strength, solver="svd").fit(x, y)
+        assert ridge(new) == pytest.approx(theirs.predict(new), rel=1e-9)
+
+
+def test_r2_is_that_of_scikit_learn(rng: np.random.Generator) -> None:
+    y, prediction = rng.normal(size=50), rng.normal(size=50)
+    assert r2(y, prediction) == pytest.approx(r2_score(y, prediction), abs=1e-12)
+
+
+def parts(y_of: object, rng: np.random.Generator, dims: int = 6) -> list[Part]:
+    return [Part(x, y_of(x)) for x in (rng.normal(size=(n, dims)) for n in (300, 80, 120))]  # type: ignore[operator]
+
+
+def test_a_factor_that_is_in_the_code_is_read_off(rng: np.random.Generator) -> None:
+    found = readout("angle", *parts(lambda x: 3 * x[:, 0] - x[:, 2] + 40, rng), rng)
+    assert found.r2 > 0.999 and found.low > 0.999 and (found.n_train, found.n_test) == (300, 120)
+
+
+def test_a_factor_that_is_not_in_the_code_is_not_read_off(rng: np.random.Generator) -> None:
+    found = readout("grain", *parts(lambda x: rng.normal(size=len(x)), rng, dims=100), rng)
+    assert found.low <= found.r2 <= found.high and found.r2 < 0.1
+    assert found.strength > STRENGTHS[0]  # validation shrinks what is only noise
+
+
+def test_half_the_variance_is_told_as_half_and_lies_in_the_interval(rng: np.random.Generator) -> None:
+    train, validation, test = (Part(x, x[:, 0] + rng.normal(size=len(x))) for x in (rng.normal(size=(n, 6)) for n in (2000, 500, 2000)))
+    found = readout("mixed", train, validation, test, rng)
+    assert found.low < 0.5 < found.high and found.high - found.low < 0.1
+
+
+def test_the_interval_covers_at_its_rate(rng: np.random.Generator) -> None:
+    """Of many data sets whose true share is known, about 95% have it in their interval."""
+    hits = 0
+    for _ in range(200):
+        y = rng.normal(size=80)
+        low, high = interval(y, y + rng.normal(size=80) * np.sqrt(0.3), rng)
+        hits += low < 0.7 < high
+    assert 175 <= hits <= 200
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e300])
+def test_the_unit_of_a_factor_does_not_matter(unit: float) -> None:
+    def found(scale: float) -> float:
+        rng = np.random.default_rng(0)
+        return readout("f", *parts(lambda x: scale * (x[:, 0] + rng.normal(size=len(x))), rng), rng).r2
+
+    assert found(unit) == pytest.approx(found(1.0), rel=1e-9)
