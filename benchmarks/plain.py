@@ -43,7 +43,9 @@ class PlainMaskedLinear(nn.Linear):
     def __init__(self, ours: MaskedLinear) -> None:
         super().__init__(ours.v.shape[1], ours.v.shape[0])
         self.register_buffer("mask", ours.mask.clone())
-        self.weight.data, self.bias.data = ours.v.detach() * ours.mask, ours.b.detach().clone()
+        weight = ours.v.detach() * ours.mask
+        weight[~ours.mask.bool().any(1), 0] = 1.0  # a row that may read nothing has no direction of its own
+        self.weight.data, self.bias.data = weight, ours.b.detach().clone()
         weight_norm(self)
         self.parametrizations.weight.original0.data = ours.g.detach().clone().view(-1, 1)
 

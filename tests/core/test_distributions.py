@@ -114,7 +114,7 @@ def tails(levels):
     for level, log_scale in itertools.product(
         [0, 1, levels // 3, levels - 2, levels - 1], [smallest, smallest + 1.5, -math.log(levels), -5.0, -1.0, 3.0]
     ):
-        for away in (0.0, 0.4, -3.0, 20.0, -60.0, 150.0):
+        for away in (0.0, 0.4, -3.0, 20.5, -20.5, -60.0, 150.0):
             yield level, level * 2 / (levels - 1) - 1 + away * math.exp(log_scale), log_scale
 
 

@@ -112,6 +112,8 @@ def test_every_other_step_reads_in_reversed_order(net, shape, reverse):
     jacobian = torch.autograd.functional.jacobian(lambda one: step(one[None]).value, y).reshape(count, count)
     assert (jacobian.T if reverse else jacobian).triu(1).abs().max() == 0
     assert (jacobian - jacobian.diag().diag()).abs().max() > 0
+    ladj = step(y[None]).ladj[0].flatten()
+    near(ladj, jacobian.diag().log())  # in the order of the elements, not of the step
     assert [s.reverse for s in vector_flow(3, 4, 4).steps] == [s.reverse for s in grid_flow(1, 4, 4).steps] == [False, True, False, True]
 
 

@@ -65,6 +65,14 @@ def test_the_kernel_of_2x3_taps_is_2x3_and_zero_to_the_right():
     assert grid.kernel(torch.arange(1.0, 6).view(1, 1, 5)).tolist() == [[[[1, 2, 3], [4, 5, 0]]]]
 
 
+@pytest.mark.parametrize(
+    "name, size, dilation", [("dilated", (2, 3), (4, 4)), ("dilated differently", (3, 2), (3, 3)), ("2x3", (2, 3), (1, 1))]
+)
+def test_taps_far_apart_need_no_larger_kernel(name, size, dilation):
+    grid = TapGrid(TAP_SETS[name])
+    assert (grid.height, grid.width) == size and grid.dilation == dilation
+
+
 @pytest.mark.parametrize("kernel, stride", [(1, 1), (3, 1), (3, 2)])
 def test_weight_norm_is_that_of_torch(kernel, stride):
     ours = randomise(Conv(3, 4, kernel, stride))
@@ -148,7 +156,9 @@ def test_residual_block():
     block, x = randomise(ResBlock(3, 5, stride=2)), torch.randn(2, 3, 5, 8)
     long = F.conv2d(F.elu(F.conv2d(F.elu(x), *plain(block.first), stride=2, padding=1)), *plain(block.second), padding=1)
     near(block(x), long + F.conv2d(x, *plain(block.shortcut), stride=2, padding=1))
-    same = randomise(ResBlock(3, 3))
+    same = ResBlock(3, 3)
+    with initialising(same):
+        near((same(x) - x).std((0, 2, 3), correction=0), torch.full((3,), 0.1))  # starts near what passes by
     assert sum(isinstance(m, Conv) for m in same.modules()) == 2  # nothing on the way past
     with torch.no_grad():
         same.second.g.zero_()

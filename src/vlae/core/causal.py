@@ -4,12 +4,13 @@ B batch, C width, H and W height and width, K channels of the image, M channels 
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from vlae.core.layers import Conv, TapConv, TapGrid
 from vlae.core.taps import Layer, Layers, Reads
@@ -108,8 +109,34 @@ def combine(parts: list[Tensor], condition: Tensor | None, residual: Tensor | No
     total = parts[0]
     for part in [*parts[1:], *([] if condition is None else [condition])]:
         total = total + part
-    gated = F.glu(total, dim=1)
-    return gated if residual is None else residual + gated
+    return gated(total, residual)
+
+
+def gated(total: Tensor, residual: Tensor | None) -> Tensor:
+    """``residual + a sigmoid(b)`` for the two halves of ``total``'s channels (dimension 1)."""
+    out: Tensor = _Gate.apply(total)
+    return out if residual is None else residual + out
+
+
+class _Gate(torch.autograd.Function):
+    """``F.glu`` in fewer and contiguous passes over memory, its gradient in the memory format of its input."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, total: Tensor) -> Tensor:
+        # With channels last, half of the channels is not contiguous: opening both halves in one stride costs less than one in pieces.
+        opened = torch.sigmoid(total)
+        ctx.save_for_backward(total, opened)
+        return total.chunk(2, dim=1)[0] * opened.chunk(2, dim=1)[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total, opened = (t.chunk(2, dim=1) for t in ctx.saved_tensors)
+        out = torch.empty_like(ctx.saved_tensors[0])
+        of_a, of_b = out.chunk(2, dim=1)
+        torch.mul(grad, opened[1], out=of_a)
+        torch.addcmul(of_a, of_a, opened[1], value=-1, out=of_b)
+        of_b.mul_(total[0])
+        return out
 
 
 def luminance(x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:

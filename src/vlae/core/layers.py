@@ -82,7 +82,7 @@ class Conv(WeightNorm):
         self.stride, self.padding = stride, kernel // 2
 
     def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
-        return self.settled(F.conv2d(x, self.weight(), self.b, self.stride, self.padding))
+        return self.settled(channels_last(F.conv2d(x, self.weight(), self.b, self.stride, self.padding)))
 
 
 class TapConv(WeightNorm):
@@ -116,17 +116,25 @@ class TapGrid:
 
     def convolve(self, x: Float[Tensor, "B i H W"], weight: Float[Tensor, "o i t"], bias: Tensor | None) -> Float[Tensor, "B o H W"]:
         """Read the taps around every pixel, zero outside the image."""
-        # The convolution pads both sides alike; the rows and columns that this adds are cut off, which costs less than a padded copy.
-        above, left, right = -self.rows.start, -self.columns.start, self.columns[-1]
-        sideways = max(left, right, 0)
-        y = F.conv2d(x, self.kernel(weight), bias, padding=(above, sideways), dilation=self.dilation)
-        return y[:, :, : x.shape[2], sideways - left : sideways - left + x.shape[3]]
+        # Only what lacks on one side is padded beforehand: cutting rows off the result instead costs a copy of it in the backward pass.
+        left, right = -self.columns.start, self.columns[-1]
+        alike = max(0, min(left, right))
+        lacks = (left - alike, right - alike, -self.rows.start, self.rows[-1])
+        padded = F.pad(x, [max(0, n) for n in lacks])
+        if min(lacks) < 0:
+            padded = padded[:, :, : padded.shape[2] + lacks[3], max(0, -lacks[0]) : padded.shape[3] + min(0, lacks[1])]
+        return channels_last(F.conv2d(padded, self.kernel(weight), bias, padding=(0, alike), dilation=self.dilation))
 
 
 def _axis(positions: list[int]) -> range:
     """The positions and what lies between them, as far apart as can be."""
     first = min(positions)
     return range(first, max(positions) + 1, math.gcd(*(p - first for p in positions)) or 1)
+
+
+def channels_last(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """The same values with channels last in memory, which a convolution of a single channel forgets: no copy where they are."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class ResBlock(nn.Module):
@@ -170,4 +178,4 @@ class Upsample(nn.Module):
         self.conv = Conv(inputs, 4 * outputs)
 
     def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
-        return F.pixel_shuffle(self.conv(x), 2)
+        return channels_last(F.pixel_shuffle(self.conv(x), 2))

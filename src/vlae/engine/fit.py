@@ -24,6 +24,7 @@ from vlae.data.imageset import ImageSet
 from vlae.engine.batches import Batch, Batches
 from vlae.engine.build import build
 from vlae.engine.measure import validation_elbo
+from vlae.engine.memory import keep_freed_memory
 from vlae.engine.run import Run, load_tensors, read_json, save_tensors, write_json
 from vlae.engine.settings import Settings
 from vlae.errors import RunError, TrainingError
@@ -110,11 +111,12 @@ class Trainer:
             self.model.initialise(*self._on_device(self.batches.whole(0)))
             self.average.load_state_dict(self.model.state_dict())
             self.optimizer = self._optimizer()
-        network = torch.compile(self.model) if self.settings.train.compile else self.model
+        network = torch.compile(self.model, dynamic=False) if self.settings.train.compile else self.model
         self.network, _ = self.fabric.setup(network, self.optimizer)
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> str:
         """Run to the end; why it ended is returned: done, patience, minutes or interrupted."""
+        keep_freed_memory()
         train, began, saved = self.settings.train, time.monotonic(), time.monotonic()
         while self.progress.step < train.steps:
             if self._all(stop()):

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import torch
+from markupsafe import Markup
 
 from vlae.apps.report import sections
 from vlae.apps.report.findings import moved, shown, site
@@ -91,20 +92,20 @@ def _rendered(told: sections.Told, context: dict[str, Any], model: VLAE, *, prob
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    groups = settings.model_dump(mode="json", exclude={"format"})
     return environment.get_template("page.html.j2").render(
         context,
         t=told.t,
         lang=told.t.lang,
         count=lambda n: f"{n:,}",
-        style=(FOLDER / "style.css").read_text(encoding="utf-8"),
+        style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         colours=scale_colours(),
+        images=len(told.images),
         run_name=run.folder.resolve().name,
         source=settings.data.folder.name,
-        sections=[name for name, part in context.items() if part and name not in ("answer", "schema")] + ["settings"],
+        sections=[name for name, part in context.items() if part and name in sections.NAMED] + ["settings"],
         environment=read_json(run.folder / "environment.json"),
         weights=sum(p.numel() for p in model.parameters()),
         commands=sections.commands(told),
-        settings=groups,
+        settings=sections.settings(told),
         papers=papers(settings, depth=run.facts.depth, importance=told.evaluation.importance_samples > 1, probed=probed),
     )

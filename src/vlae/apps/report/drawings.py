@@ -10,15 +10,16 @@ from vlae.core.taps import Offset
 SEEN, WRITTEN = "#0072b2", "#e69f00"
 # The enlarged part reaches so many pixels beyond the window, and is at least so many wide and high.
 AROUND = 3
-LEAST = 14
+LEAST = 16
 
 
 def zoomed(site: Site, levels: Range, alt: str) -> str:
     """The surroundings of the window, enlarged; what the decoder does not see is pale."""
     height, width = site.image.bits.shape
     top, bottom, left, right = _box(site)
-    top, bottom = _room(top, bottom, height)
-    left, right = _room(left, right, width)
+    side = max(LEAST, bottom - top + 2 * AROUND, right - left + 2 * AROUND)
+    top, bottom = _room(top, bottom, side, height)
+    left, right = _room(left, right, side, width)
     pixels = picture(site.image.x[:, top:bottom, left:right], levels)
     hidden = [(i, j) for i in range(top, bottom) for j in range(left, right) if (i, j) not in site.seen and (i, j) != (site.row, site.column)]
     marks = (
@@ -63,10 +64,10 @@ def _box(site: Site) -> tuple[int, int, int, int]:
     return min(rows), max(rows) + 1, min(columns), max(columns) + 1
 
 
-def _room(low: int, high: int, size: int) -> tuple[int, int]:
-    """A stretch with some room on both sides, inside the image."""
-    around = max(AROUND, (LEAST - (high - low) + 1) // 2)
-    return max(0, low - around), min(size, high + around)
+def _room(low: int, high: int, side: int, size: int) -> tuple[int, int]:
+    """A stretch of ``side`` pixels, or all there are, around a shorter one and inside the image."""
+    first = max(0, min((low + high - side) // 2, size - side))
+    return first, min(size, first + side)
 
 
 def _svg(view: tuple[int, int, int, int], corner: tuple[int, int], pixels: Picture, marks: Collection[str], alt: str) -> str:

@@ -25,6 +25,8 @@ Map = npt.NDArray[np.float64]
 
 IMAGES = 6
 DECODINGS = 8
+# Of images with more pixels only half as many decodings are made: each takes a second or more.
+MANY_PIXELS = 128 * 128
 # An image with a longer side is shown by its middle, where the code is a grid or there is none.
 SIDE = 300
 STRONGEST = 6
@@ -88,7 +90,8 @@ def shown(run: Run, images: ImageSet, model: VLAE, split: str) -> list[Shown]:
 
 def _shown(run: Run, images: ImageSet, model: VLAE, group: Group) -> Iterator[Shown]:
     seed = run.settings.train.seed
-    count = DECODINGS if model.encoder is not None else 0
+    small = group.x.shape[2] * group.x.shape[3] <= MANY_PIXELS
+    count = 0 if model.encoder is None else DECODINGS if small else DECODINGS // 2
     decodings = [decode(model, group, seed, sample).cpu().numpy() for sample in range(count)]
     x, nats = group.x.numpy(), _nats(model, group, seed)
     several = np.stack(decodings, axis=1) if decodings else np.empty((len(x), 0, *x.shape[1:]), np.float32)
@@ -145,14 +148,15 @@ def _usual(model: VLAE, images: ImageSet, seed: int) -> Tensor:
 
 
 def site(model: VLAE, image: Shown) -> Site | None:
-    """The pixel around which most bits went, among those whose window lies inside the image; None where the decoder sees nothing."""
+    """The pixel around which most bits went, not too near to a side of the image; None where the decoder sees nothing."""
     offsets = model.decoder.window.pixels
     if not offsets:
         return None
     height, width = image.bits.shape
     near = F.avg_pool2d(torch.from_numpy(image.bits)[None, None], 5, 1, 2, count_include_pad=False)[0, 0].numpy()
+    rows, columns = zip(*offsets, strict=True)
     inside = np.zeros((height, width), bool)
-    inside[-min(di for di, _ in offsets) :, max(0, -min(dj for _, dj in offsets)) : max(0, width - max(dj for _, dj in offsets))] = True
+    inside[max(-min(rows), height // 6) : height - height // 6, max(-min(columns), width // 6) : width - max(*columns, width // 6)] = True
     if not inside.any():  # the window is larger than the image: a pixel with much before it
         inside[2 * height // 3, width // 2] = True
     row, column = np.unravel_index(int(np.where(inside, near, -np.inf).argmax()), near.shape)

@@ -7,6 +7,7 @@ mathematics, no glyph is missing for want of a font, and the browser's fonts dra
 import html
 import io
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,12 +18,13 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from vlae.apps.report.words import number
 from vlae.engine.probe import Readout
 from vlae.engine.results import Evaluation
 from vlae.units import bits
 
 # Okabe and Ito's colours, told apart by every eye: blue is always the code, orange the pixels.
-CODE, PIXELS, RAW, INK, FAINT = "#0072b2", "#e69f00", "#b5b5b5", "#333333", "#d9d9d9"
+CODE, LIGHT, PIXELS, RAW, INK = "#0072b2", "#9ecae1", "#e69f00", "#b9bdc1", "#333333"
 CURVES = {"total": PIXELS, "rate_bits": CODE, "learning_rate": "#6a6a6a", "minutes": "#6a6a6a"}
 STYLE = {
     "svg.fonttype": "none",
@@ -43,52 +45,58 @@ MOST_POINTS = 400
 MOST_READOUTS = 40
 
 
+# Within it matplotlib has the page's style, and afterwards its own again.
+_styled = matplotlib.rc_context(STYLE)
+
+
 class Plot:
     """One figure whose labels are put in after it was drawn."""
 
     def __init__(self, name: str, width: float, height: float, rows: int = 1, columns: int = 1) -> None:
         self.name, self.labels = name, list[str]()
-        with matplotlib.rc_context(STYLE):
-            self.figure = Figure((width, height), layout="constrained")
-            FigureCanvasSVG(self.figure)
-            self.axes: list[Axes] = np.ravel(self.figure.subplots(rows, columns)).tolist()
+        self.figure = Figure((width, height), layout="constrained")
+        FigureCanvasSVG(self.figure)
+        self.axes: list[Axes] = np.ravel(self.figure.subplots(rows, columns)).tolist()
 
     def label(self, text: object) -> str:
-        """The mark that stands for a text."""
+        """The mark that stands for a text, about as wide as the text will be."""
         self.labels.append(str(text))
-        return f"@{len(self.labels) - 1}@"
+        wide = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in str(text))
+        return f"@{len(self.labels) - 1}@".ljust(wide, "c")
 
     def svg(self, alt: str) -> str:
         """The finished figure, described by ``alt``."""
         file = io.StringIO()
-        with matplotlib.rc_context(STYLE):
-            self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         text = file.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-        text = re.sub(r'font: (?:\w+ )*([\d.]+)px [^;"]*', r"font-size: \1px", text)
+        text = re.sub(r'font-family: [^;"]*;? ?', "", text)
         # Several figures share one page: their names inside must not meet.
         text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\1{self.name}-", text)
         size = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
         assert size is not None
         head = f'<svg class="plot" style="max-width:{float(size[1]) * 4 / 3:.0f}px" {size[0]} role="img" aria-label="{html.escape(alt)}">'
         text = head + text[text.index(">") + 1 :]
-        return re.sub(r"@(\d+)@", lambda mark: html.escape(self.labels[int(mark[1])]), text)
+        return re.sub(r"@(\d+)@c*", lambda mark: html.escape(self.labels[int(mark[1])]), text)
 
 
-def bars_of_bits(evaluation: Evaluation, raw_bits: float, say: Mapping[str, str]) -> str:
+@_styled
+def bars_of_bits(evaluation: Evaluation, raw_bits: float, say: Mapping[str, str], *, has_code: bool) -> str:
     """What an image takes as it is stored, and what it takes as code and pixels, with standard errors."""
-    plot = Plot("bits", 8.4, 1.9)
+    plot = Plot("bits", 8.4, 2.2)
     [axes] = plot.axes
     rate, distortion = evaluation.rate_bits, evaluation.distortion_bits
-    has_code = bool(evaluation.rate_bits_by_group)
-    axes.barh(1, raw_bits, color=RAW, height=0.62)
-    axes.barh(0, rate, color=CODE, height=0.62)
-    axes.barh(0, distortion, left=rate, color=PIXELS, height=0.62)
-    marks = [(rate, evaluation.rate_bits_se, 0.12)] * has_code + [(rate + distortion, evaluation.distortion_bits_se, -0.12)]
-    for at, se, y in marks:
-        if np.isfinite(se):
-            axes.errorbar(at, y, xerr=se, color=INK, capsize=3, linewidth=1.2)
+    axes.barh(1, raw_bits, color=RAW, height=0.5)
+    axes.barh(0, rate, color=CODE, height=0.5)
+    axes.barh(0, distortion, left=rate, color=PIXELS, height=0.5)
+    ends = [(rate, evaluation.rate_bits_se)] * has_code + [(rate + distortion, evaluation.distortion_bits_se)]
+    for at, se in ends:
+        axes.errorbar(at, 0, xerr=np.nan_to_num(se), color=INK, capsize=4, linewidth=1.2)
+    if has_code:
+        axes.text(0, 0.31, plot.label(f"{say['code']} {number(rate)}"), color=CODE, va="bottom")
+    axes.text(rate + distortion / 2, 0, plot.label(f"{say['pixels']} {number(distortion)}"), ha="center", va="center")
+    axes.text(raw_bits / 2, 1, plot.label(number(raw_bits)), ha="center", va="center")
     axes.set_yticks([0, 1], [plot.label(say["model"]), plot.label(say["stored"])])
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(0, 1.02 * max(raw_bits, rate + distortion + 3 * np.nan_to_num(evaluation.distortion_bits_se)))
@@ -98,17 +106,15 @@ def bars_of_bits(evaluation: Evaluation, raw_bits: float, say: Mapping[str, str]
     return plot.svg(say["alt"])
 
 
+@_styled
 def bars_of_code(by_group: Sequence[float], strongest: Sequence[int], say: Mapping[str, str]) -> str:
-    """The bits of each number of the code, the most first; the strongest, which the page goes on to move, are named."""
-    plot = Plot("code", 8.4, 2.6)
+    """The bits of each number of the code, the most first; the strongest, which the page goes on to move, are dark."""
+    plot = Plot("code", 8.4, 2.4)
     [axes] = plot.axes
     order = np.argsort(by_group)[::-1]
-    values = np.asarray(by_group)[order]
-    named = set(strongest)
-    axes.bar(range(len(order)), values, color=[CODE if n in named else "#9ecae1" for n in order.tolist()], width=0.86)
-    for place, n in enumerate(order.tolist()):
-        if n in named:
-            axes.annotate(plot.label(n + 1), (place, values[place]), (0, 2), textcoords="offset points", ha="center", fontsize=8.5)
+    dark = set(strongest)
+    colours = [CODE if n in dark else LIGHT for n in order.tolist()]
+    axes.bar(range(len(order)), np.asarray(by_group)[order], color=colours, width=0.86)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.set_xticks([])
     axes.set_xlabel(plot.label(say["x"]))
@@ -117,6 +123,7 @@ def bars_of_code(by_group: Sequence[float], strongest: Sequence[int], say: Mappi
     return plot.svg(say["alt"])
 
 
+@_styled
 def readouts(found: Sequence[Readout], colours: Mapping[str, str], say: Mapping[str, str]) -> str:
     """How well each factor can be read off the code, the best first, with intervals."""
     rows = found[:MOST_READOUTS]
@@ -136,6 +143,7 @@ def readouts(found: Sequence[Readout], colours: Mapping[str, str], say: Mapping[
     return plot.svg(say["alt"])
 
 
+@_styled
 def curves(metrics: Sequence[Mapping[str, Any]], say: Mapping[str, str], *, has_code: bool) -> str:
     """Bits, learning rate and time over the steps of a training."""
     names = ["total", *(["rate_bits"] if has_code else []), "learning_rate", "minutes"]
@@ -150,8 +158,8 @@ def curves(metrics: Sequence[Mapping[str, Any]], say: Mapping[str, str], *, has_
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         _thousands(axes, "x")
         _thousands(axes, "y")
-    _validations(plot.axes[0], metrics)
-    _without_the_start(plot.axes[0], [line["total"] for line in lines])
+    checks = _validations(plot.axes[0], metrics)
+    _without_the_start(plot.axes[0], [line["total"] for line in lines], checks)
     _skips(plot.axes[names.index("learning_rate")], metrics)
     for axes in plot.axes[len(names) :]:
         axes.set_visible(False)
@@ -164,10 +172,13 @@ def _thinned(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [metrics[n] for n in kept.tolist()]
 
 
-def _validations(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
+def _validations(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> list[float]:
+    """A dot for each validation; their values in bits are returned."""
     points = [(line["step"], bits(line["validation_nats"])) for line in metrics if "validation_nats" in line]
     kept = points[:: -(-len(points) // MOST_POINTS) or 1]
-    axes.plot([step for step, _ in kept], [value for _, value in kept], "o", color=INK, markersize=3.5)
+    values = [value for _, value in kept]
+    axes.plot([step for step, _ in kept], values, "o", color=INK, markersize=3.5)
+    return values
 
 
 def _skips(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
@@ -178,9 +189,9 @@ def _skips(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
         axes.axvline(step, color="#cc79a7", linewidth=1)
 
 
-def _without_the_start(axes: Axes, values: Sequence[float]) -> None:
+def _without_the_start(axes: Axes, *curves: Sequence[float]) -> None:
     """Scale an axis by what comes after the first tenth: the first steps of a training lie far above all others."""
-    later = values[len(values) // 10 :]
+    later = [value for curve in curves for value in curve[len(curve) // 10 :]]
     low, high = min(later), max(later)
     room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - room, high + room)

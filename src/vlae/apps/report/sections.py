@@ -1,5 +1,6 @@
 """The sections of the page: from what was measured and found to what the template prints."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ import numpy as np
 from markupsafe import Markup
 
 from vlae.apps.report import drawings, plots
-from vlae.apps.report.findings import DECODINGS, MOVES, Moved, Shown, Site
+from vlae.apps.report.findings import MOVES, Moved, Shown, Site
 from vlae.apps.report.pictures import Range, heat, middle, picture, top_of, within
-from vlae.apps.report.words import Words, duration, figure, number, short
+from vlae.apps.report.words import Words, figure, fixed, number, short
 from vlae.core.window import Window
 from vlae.data.imageset import ImageSet
 from vlae.engine.probe import LEAST_IMAGES, Readout
@@ -20,6 +21,9 @@ from vlae.engine.run import Run
 from vlae.units import bits
 
 Section = dict[str, Any]
+
+# The sections that have a heading of their own, besides the settings.
+NAMED = ("decodings", "bits", "map", "code", "probe", "window", "training", "data")
 
 # A code of less than a bit in every image is none to speak of.
 COLLAPSED_BITS = 1.0
@@ -68,21 +72,20 @@ def answer(told: Told, found: Sequence[Readout]) -> Section:
     collapsed = told.has_code and e.rate_bits < COLLAPSED_BITS
     kind = "none" if not told.has_code else "collapsed" if collapsed else "blind" if told.run.settings.keep.window == "none" else "kept"
     share = 100 * e.distortion_bits / (e.rate_bits + e.distortion_bits)
-    per_pixel, raw = bits(e.nll_nats) / told.pixels_an_image, told.raw_bits_per_pixel
+    per_pixel, raw = told.total_bits / told.pixels_an_image, told.raw_bits_per_pixel
+    together = "answer.total" if told.has_code else "answer.total_none"
+    total = t(together, bits=figure(per_pixel), raw=raw, share=number(100 * per_pixel / raw))
     return {
         "kept": t(f"answer.{kind}", rate=figure(e.rate_bits), distortion=figure(e.distortion_bits), share=number(share)),
-        "total": t(
-            "answer.total" if told.has_code else "answer.total_none", bits=figure(per_pixel), raw=raw, share=number(100 * per_pixel / raw)
-        ),
-        "readable": _readable(t, found),
+        "total": t.join([total, *_readable(t, found)]),
         "advice": t("answer.advice") if collapsed else None,
-        "caveats": _caveats(told),
+        "caveats": t.join(_caveats(told)),
     }
 
 
 def _readable(t: Words, found: Sequence[Readout]) -> list[Markup]:
-    def names(*verdicts: str) -> str:
-        return ", ".join(short(r.factor, 30) for r in found if verdict(r) in verdicts)
+    def names(wanted: str) -> str:
+        return ", ".join(short(r.factor, 30) for r in sorted(found, key=lambda r: -r.r2) if verdict(r) == wanted)
 
     parts = (("answer.readable", names("kept")), ("answer.unreadable", names("left")))
     return [t(key, names=short(listed, 160)) for key, listed in parts if listed]
@@ -132,9 +135,9 @@ def decodings(told: Told, shown: Sequence[Shown], levels: Range) -> Section:
     return {
         "rows": [(row, short(image.name)) for row, image in zip(rows, shown, strict=True)],
         "columns": SHOWN_DECODINGS,
-        "drawn": DECODINGS,
+        "drawn": len(shown[0].decodings),
         "top": number(top, 2),
-        "remarks": _remarks(told, shown, rows[0][0].height, rows[0][0].width, levels),
+        "remarks": told.t.join(_remarks(told, shown, rows[0][0].height, rows[0][0].width, levels)),
     }
 
 
@@ -158,7 +161,7 @@ def bits_table(told: Told) -> Section:
     stored = ("stored", told.raw_bits_per_pixel * told.pixels_an_image, float("nan"))
     rows = [*parts, total] if told.has_code else [("pixels_alone", told.total_bits, bits(e.nll_nats_se))]
     return {
-        "plot": Markup(plots.bars_of_bits(e, stored[1], t.of("bits.plot."))),
+        "plot": Markup(plots.bars_of_bits(e, stored[1], t.of("bits.plot."), has_code=told.has_code)),
         "rows": [_row(told, *row) for row in [*rows, stored]],
         "colours": told.images.channels,
         "alike": t("bits.psnr", psnr=figure(e.psnr), ssim=figure(e.ssim)) if e.psnr is not None and e.ssim is not None else None,
@@ -206,10 +209,12 @@ def code(told: Told, strongest: Sequence[Moved], levels: Range) -> Section:
 
     rows = within(MOVED_BYTES, draw)
     by_group = told.evaluation.rate_bits_by_group
+    lead = [t("code.grid" if is_grid else "code.vector", n=len(by_group), stride=keep.stride), t("code.quiet")]
+    lead += [t("code.prior")] if told.run.settings.model.prior == "af" else []
     return {
-        "lead": t("code.grid" if is_grid else "code.vector", n=len(by_group), stride=keep.stride),
+        "lead": t.join(lead),
+        "moved": t.join([t("code.moved"), *([t("code.moved_grid")] if is_grid else [])]),
         "is_grid": is_grid,
-        "prior": told.run.settings.model.prior == "af",
         "plot": Markup(plots.bars_of_code(by_group, [m.group for m in strongest], t.of("code.plot."))),
         "rows": [(row, m.group + 1, figure(m.bits)) for row, m in zip(rows, strongest, strict=True)],
         "moves": MOVES,
@@ -225,13 +230,12 @@ def verdict(readout: Readout) -> str:
 def probe(told: Told, found: Sequence[Readout]) -> Section:
     """How well the known properties of the images can be read off the code."""
     best = sorted(found, key=lambda r: -r.r2)
-    colours = {r.factor: {"kept": plots.CODE, "partly": "#9ecae1", "left": plots.PIXELS}[verdict(r)] for r in best}
+    colours = {r.factor: {"kept": plots.CODE, "partly": plots.LIGHT, "left": plots.PIXELS}[verdict(r)] for r in best}
     rows = [
         {
             "name": short(r.factor, 40),
-            "r2": figure(r.r2, digits=2),
-            "low": f"{r.low:.2f}",
-            "high": f"{r.high:.2f}",
+            "r2": Markup('<data value="{}">{}</data>').format(repr(r.r2), fixed(r.r2)),
+            "range": told.t("probe.range", low=fixed(r.low), high=fixed(r.high)),
             "n_train": r.n_train,
             "n_test": r.n_test,
             "verdict": verdict(r),
@@ -239,7 +243,9 @@ def probe(told: Told, found: Sequence[Readout]) -> Section:
         for r in best[: plots.MOST_READOUTS]
     ]
     plot = Markup(plots.readouts(best, colours, told.t.of("probe.plot."))) if rows else None
-    return {"rows": rows, "plot": plot, "all": len(best), "kept": KEPT, "left": LEFT, "least": LEAST_IMAGES}
+    rule = [told.t("probe.rule", kept=KEPT, left=LEFT)]
+    rule += [told.t("probe.more", n=len(rows), all=len(best))] if len(best) > len(rows) else []
+    return {"rows": rows, "plot": plot, "rule": told.t.join(rule), "least": LEAST_IMAGES}
 
 
 def window(told: Told, site: Site, levels: Range) -> Section:
@@ -249,10 +255,11 @@ def window(told: Told, site: Site, levels: Range) -> Section:
     columns = [dj for _, dj in seen]
     sized = {"rows": -min(di for di, _ in seen), "left": max(0, -min(columns)), "right": max(0, *columns)}
     size = t("window.all" if keep.window == "all" else "window.size", name=keep.window, pixels=t("count.pixels", n=len(seen)), **sized)
+    lead = [t("window.lead" if told.has_code else "window.lead_none"), size]
+    if keep.context not in (None, "pixels"):
+        lead.append(t("window.context", context=t(f"window.context.{keep.context}")))
     return {
-        "size": size,
-        "context": t(f"window.context.{keep.context}") if keep.context not in (None, "pixels") else None,
-        "has_code": told.has_code,
+        "lead": t.join(lead),
         "zoom": Markup(drawings.zoomed(site, levels, t("window.alt_zoom"))),
         "scale": Markup(drawings.at_scale(site, levels, t("window.alt_scale"))),
     }
@@ -265,7 +272,7 @@ def training(told: Told) -> Section | None:
         return None
     last = metrics[-1]
     crops = t("training.crops", crop=train.crop) if train.crop else ""
-    time = duration(last["seconds"])
+    time = t.duration(last["seconds"])
     words = [t("training.lead", steps=f"{last['step']:,}", all=f"{train.steps:,}", time=time, batch=train.batch, crops=crops)]
     checks = [(line["validation_nats"], line["step"]) for line in metrics if "validation_nats" in line]
     if checks:
@@ -273,7 +280,7 @@ def training(told: Told) -> Section | None:
         words.append(t("training.best", step=f"{step:,}", bits=figure(bits(value))))
         words += [t("training.still")] if step == checks[-1][1] else []
     words.append(t("training.skipped", n=f"{last['skipped']:,}") if last["skipped"] else t("training.none_skipped"))
-    return {"words": words, "plot": Markup(plots.curves(metrics, t.of("training.plot."), has_code=told.has_code))}
+    return {"words": t.join(words), "plot": Markup(plots.curves(metrics, t.of("training.plot."), has_code=told.has_code))}
 
 
 def data(told: Told) -> Section:
@@ -281,8 +288,14 @@ def data(told: Told) -> Section:
     images, summary = told.images, told.images.summary()
     facts = [(name, value) for name, value in _facts(told, summary) if value]
     left_out = [{"name": short(entry.name), "reason": short(entry.reason, 200), "harmless": entry.harmless} for entry in images.left_out[:MOST_LISTED]]
-    lost = sum(not entry.harmless for entry in images.left_out)
-    return {"images": len(images), "facts": facts, "left_out": left_out, "left_out_all": len(images.left_out), "lost": lost}
+    return {"facts": facts, "left_out": left_out, "left_out_words": _left_out(told.t, images) if left_out else None}
+
+
+def _left_out(t: Words, images: ImageSet) -> Markup:
+    count, lost = len(images.left_out), sum(not entry.harmless for entry in images.left_out)
+    words = [t("data.left_out_count", n=f"{count:,}", lost=f"{lost:,}")]
+    words += [t("data.first", n=MOST_LISTED, all=f"{count:,}")] if count > MOST_LISTED else []
+    return t.join(words)
 
 
 def _facts(told: Told, summary: dict[str, Any]) -> list[tuple[str, object]]:
@@ -308,6 +321,16 @@ def _facts(told: Told, summary: dict[str, Any]) -> list[tuple[str, object]]:
 def _sizes(t: Words, sizes: dict[str, Any]) -> str:
     low, high, most = (" × ".join(map(str, sizes[name])) for name in ("smallest", "largest", "most_frequent"))
     return low if sizes["different"] == 1 else str(t("data.sizes", n=sizes["different"], low=low, high=high, most=most))
+
+
+def settings(told: Told) -> dict[str, dict[str, str | None]]:
+    """Every setting by its group, as it would be written; None where it has no effect in this run."""
+
+    def written(value: object) -> str | None:
+        return None if value is None else short(value, 120) if isinstance(value, str) else json.dumps(value)
+
+    groups = told.run.settings.model_dump(mode="json", exclude={"format"})
+    return {group: {name: written(value) for name, value in values.items()} for group, values in groups.items()}
 
 
 def commands(told: Told) -> list[tuple[str, str]]:

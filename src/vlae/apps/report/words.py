@@ -1,6 +1,7 @@
 """What the page says, in English and Japanese, and how it writes numbers."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ class Words:
         one, _, many = self.texts[key].partition(" || ")
         return Markup(many if many and str(values.get("n")) != "1" else one).format(**values)
 
+    def join(self, sentences: Iterable[Markup]) -> Markup:
+        """Several sentences as one text."""
+        return Markup(self.texts["join"]).join(sentences)
+
+    def duration(self, seconds: float) -> Markup:
+        """A time as people read it.
+
+        >>> [str(Words("en").duration(s)) for s in (42, 754, 7500)]
+        ['42 s', '12 min 34 s', '2 h 5 min']
+        """
+        minutes, s = divmod(round(seconds), 60)
+        h, m = divmod(minutes, 60)
+        return self(f"duration.{'hours' if h else 'minutes' if m else 'seconds'}", h=h, m=m, s=s)
+
     def of(self, prefix: str) -> dict[str, str]:
         """The texts, as they are, of all keys that begin with a prefix, by what follows it."""
         return {key.removeprefix(prefix): text for key, text in self.texts.items() if key.startswith(prefix)}
@@ -49,7 +64,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
-def figure(value: float, se: float = math.nan, digits: int = 3) -> Markup:
+def figure(value: float, se: float = math.nan) -> Markup:
     """A measured figure, with its standard error where there is one; the exact value is kept in the page for machines.
 
     >>> figure(214.321, 2.25)
@@ -57,22 +72,20 @@ def figure(value: float, se: float = math.nan, digits: int = 3) -> Markup:
     >>> figure(10079.2379, 76.1)
     Markup('<data value="10079.2379">10,079 ± 76</data>')
     """
-    shown = number(value, digits)
+    shown = number(value)
     if math.isfinite(se) and se > 0:
         places = max(0, 1 - math.floor(math.log10(se)))
         shown = f"{value:,.{places}f} ± {se:,.{places}f}"
     return Markup('<data value="{}">{}</data>').format(repr(float(value)), shown)
 
 
-def duration(seconds: float) -> str:
-    """A time as people read it.
+def fixed(value: float) -> str:
+    """A figure around 1, with two places.
 
-    >>> duration(42), duration(754), duration(7500)
-    ('42 s', '12 min 34 s', '2 h 5 min')
+    >>> fixed(0.987), fixed(-0.25), fixed(-0.001)
+    ('0.99', '−0.25', '0.00')
     """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def short(text: str, most: int = 80) -> str:

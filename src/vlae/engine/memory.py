@@ -1,0 +1,22 @@
+"""Memory between the steps of a training."""
+
+import ctypes
+import sys
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next one.
+
+    By default it hands large blocks back to the system at once, and every step pays for zeroed pages again: up to a quarter of its time.
+    Elsewhere than on Linux with glibc nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_THRESHOLD, 2**30)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
