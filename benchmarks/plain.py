@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from vlae.core.causal import CausalNet, Seen
 from vlae.core.flows import MaskedLinear
 from vlae.core.layers import Conv, Linear, TapConv
 from vlae.core.vlae import VLAE
@@ -35,6 +36,19 @@ class MaskedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+
+class PlainCausalNet(CausalNet):
+    """The causal network with torch's own gated linear unit."""
+
+    def forward(self, image: Tensor, code: Tensor | None = None) -> Seen:
+        values = self.contexts(image)
+        for number, layer in list(enumerate(self.layers))[len(values) - 1 :]:
+            total = sum(conv(values[read.source]) for read, conv in zip(layer.reads, self.convs[number], strict=True))
+            condition = self.condition(number, code)
+            gated = F.glu(total if condition is None else total + condition, dim=1)
+            values.append(gated if layer.residual is None else gated + values[layer.residual])
+        return Seen(values[-1], self.predict(values))
 
 
 class PlainMaskedLinear(nn.Linear):
@@ -73,6 +87,8 @@ def _linear(ours: Linear) -> nn.Module:
 def plain(model: VLAE) -> VLAE:
     """The same model, layer by layer in its usual form."""
     twin = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    for net in [m for m in twin.modules() if type(m) is CausalNet]:
+        net.__class__ = PlainCausalNet
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, MaskedLinear):

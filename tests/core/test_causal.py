@@ -120,6 +120,17 @@ def test_gates_are_linear_and_residuals_are_added():
     near(combine([0.5 * total, 0.25 * total], 0.25 * total, residual), residual + a * torch.sigmoid(b))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_gates_are_those_of_their_formula(layout):
+    total = torch.randn(2, 6, 4, 5).contiguous(memory_format=layout).requires_grad_()
+    residual, weights = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5)
+    ours = torch.autograd.grad((combine([total], None, residual) * weights).sum(), [total, residual])
+    a, b = total.split(3, dim=1)
+    theirs = torch.autograd.grad(((residual + a * torch.sigmoid(b)) * weights).sum(), [total, residual])
+    for one, other in zip(ours, theirs, strict=True):
+        near(one, other)
+
+
 def test_a_prediction_is_linear_in_the_window():
     net = randomise(CausalNet(stack(2), inputs=2, width=3, predictor=Reads(0, ((-1, 0), (0, -1)))))
     image = torch.randn(1, 2, 3, 4)

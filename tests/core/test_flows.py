@@ -83,8 +83,9 @@ def test_made_tells_each_element_from_all_before_it(dims, hidden, layers, contex
 
 
 @pytest.mark.parametrize("dims", [1, 4])
-def test_made_hears_its_context_in_all_elements(dims):
-    net, context = randomise(Made(dims, 12, 3, scaled=True, context=2)), torch.randn(40, 2, requires_grad=True)
+@pytest.mark.parametrize("layers", [2, 3])
+def test_made_hears_its_context_in_all_elements(dims, layers):
+    net, context = randomise(Made(dims, 12, layers, scaled=True, context=2)), torch.randn(40, 2, requires_grad=True)
     shift, log_scale = net(torch.randn(40, dims), context)
     for element in range(1, dims):
         for told in (shift, log_scale):

@@ -61,6 +61,14 @@ def test_free_bits_are_their_formula_and_so_are_their_gradients(shape, floor, be
         torch.testing.assert_close(one, other)
 
 
+def test_the_floor_is_where_it_says():
+    """A hundredth of a nat above what a group costs it is the floor that is paid, and a hundredth below the cost."""
+    terms = some_terms((1,))._replace(log_px_z_map=torch.zeros(6, 4, 5, dtype=torch.float64))
+    cost = (terms.log_qz_x - terms.log_pz).mean().item()
+    assert free_bits(terms, cost + 0.01).item() == pytest.approx(cost + 0.01)
+    assert free_bits(terms, cost - 0.01).item() == pytest.approx(cost)
+
+
 def test_some_groups_lie_below_the_floor_and_some_above():
     """Or the test above would have nothing to tell."""
     kl = some_terms((7,)).kl_by_group.mean(0)

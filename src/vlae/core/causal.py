@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
@@ -73,14 +72,16 @@ class CausalNet(nn.Module):
         for number, layer in list(enumerate(self.layers))[len(values) - 1 :]:
             parts = [conv(values[read.source]) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
             values.append(combine(parts, self.condition(number, code), None if layer.residual is None else values[layer.residual]))
-        prediction = None
-        if self.predictor and self.prediction is not None:
-            grid = TapGrid(self.predictor.taps)
-            prediction = grid.convolve(values[self.predictor.source], self.prediction, None)
         if not self.layers:
             assert code is not None, "a decoder that sees nothing needs a code"
-            return Seen(code, prediction)
-        return Seen(values[-1], prediction)
+            return Seen(code, None)
+        return Seen(values[-1], self.predict(values))
+
+    def predict(self, values: list[Tensor]) -> Float[Tensor, "B P H W"] | None:
+        """The linear prediction from the values of the sources, where there is one."""
+        if self.predictor is None or self.prediction is None:
+            return None
+        return TapGrid(self.predictor.taps).convolve(values[self.predictor.source], self.prediction, None)
 
     def contexts(self, image: Float[Tensor, "B K H W"]) -> list[Tensor]:
         """The image, and the values of the fixed layers, which come first."""

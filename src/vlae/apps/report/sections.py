@@ -93,7 +93,9 @@ def _readable(t: Words, found: Sequence[Readout]) -> list[Markup]:
 
 def _caveats(told: Told) -> list[Markup]:
     t, e = told.t, told.evaluation
-    counted = t("count.images", n=f"{e.n_images:,}")
+    there = len(told.images.indices(e.split))
+    few = {} if e.n_images >= there else {"all": f"{there:,}"}
+    counted = t("count.images_of" if few else "count.images", n=f"{e.n_images:,}", **few)
     caveats = [t("answer.measured", images=counted, split=t(f"split.{e.split}"))]
     if e.split == "validation":
         caveats.append(t("answer.validation", command=f"vlae evaluate {shlex.quote(str(told.run.folder))}"))

@@ -1,0 +1,409 @@
+"""The page of a run: complete, self-contained, harmless, and true to the results; for every kind of image and of model."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vlae.apps.evaluate import evaluate
+from vlae.apps.report import drawings, pictures, report
+from vlae.apps.report.findings import MOVES, Shown, Site, site
+from vlae.apps.report.words import LANGUAGES, Words
+from vlae.apps.train import prepare
+from vlae.data.parts import write
+from vlae.engine.fit import Trainer
+from vlae.engine.results import Evaluation
+from vlae.engine.run import Run
+from vlae.engine.settings import load_settings
+from vlae.errors import RunError, SettingError
+
+HOSTILE = "<script>alert(1)</script>&\"'$x^2$ {n} @0@.png"
+QUICK = [
+    *("train.steps=2", "train.batch=4", "train.validate_every=1", "train.ema=0.5", "model.width=4", "model.map_channels=2"),
+    *("data.validation=0.2", "data.test=0.2"),
+]
+SMALL_CODE = ["model.widths=[4, 4, 4]", "model.blocks=[0, 1, 0]", "model.prior_hidden=8"]
+VECTOR = [*SMALL_CODE, "model.hidden=8", "keep.dims=7"]
+
+
+def grey_parts(folder: Path) -> list[str]:
+    """Grey parts whose factors are known, with a column and files of names that no page would like."""
+    write(folder, 90, size=16)
+    table = (folder / "manifest.csv").read_text().splitlines()
+    bad = "<b>$1_</b>&amp;"
+    (folder / "manifest.csv").write_text("\n".join([f"{table[0]},{bad}", *(f"{line},{n % 7}" for n, line in enumerate(table[1:]))]))
+    (folder / HOSTILE.replace("/", "")).write_bytes(b"not an image")
+    (folder / "torn.png").write_bytes((folder / "part-00000.png").read_bytes()[:50])
+    return [*QUICK, *VECTOR, "keep.window=4x2"]
+
+
+def colours_of_all_sizes(folder: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for n in range(14):
+        pixels = rng.integers(0, 256, (20 + n, 34 - n, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"colour{n}.png")
+    return [*QUICK, *SMALL_CODE, "keep.window=stack2", "keep.code=grid", "keep.channels=3", "keep.stride=4", "train.crop=16"]
+
+
+def drawings_of_one_bit(folder: Path) -> list[str]:
+    rng = np.random.default_rng(1)
+    folder.mkdir()
+    for n in range(20):
+        Image.fromarray(rng.random((12, 10)) < 0.3).save(folder / f"drawing{n}.png")
+    return [*(q for q in QUICK if "map_channels" not in q), "keep.code=none", "keep.window=all"]
+
+
+def deep_images(folder: Path) -> list[str]:
+    rng = np.random.default_rng(2)
+    folder.mkdir()
+    for n in range(20):
+        Image.fromarray(rng.integers(1000, 4096, (12, 12), dtype=np.uint16)).save(folder / f"deep{n}.png")
+    return [*(q for q in QUICK if "width" not in q), *VECTOR, "keep.preset=everything"]
+
+
+@dataclass(frozen=True)
+class Case:
+    run: Run
+    pages: dict[str, str]
+
+    @property
+    def page(self) -> str:
+        return self.pages["en"]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        found = Evaluation.read(self.run, "test")
+        assert found is not None
+        return found
+
+
+def made(folder: Path, fill: Callable[[Path], list[str]]) -> Case:
+    overrides = fill(folder / "images")
+    run = prepare(load_settings(None, overrides, {"data.folder": folder / "images"}), folder / "run")
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    trainer.train()
+    evaluate(run)
+    return Case(run, {lang: report(run, folder / f"{lang}.html", lang).read_text(encoding="utf-8") for lang in LANGUAGES})
+
+
+@pytest.fixture(scope="module")
+def vector(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return made(tmp_path_factory.mktemp("vector"), grey_parts)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return made(tmp_path_factory.mktemp("grid"), colours_of_all_sizes)
+
+
+@pytest.fixture(scope="module")
+def codeless(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return made(tmp_path_factory.mktemp("codeless"), drawings_of_one_bit)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return made(tmp_path_factory.mktemp("plain"), deep_images)
+
+
+@pytest.fixture(params=["vector", "grid", "codeless", "plain"])
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=LANGUAGES)
+def page(request: pytest.FixtureRequest, case: Case) -> str:
+    return case.pages[request.param]
+
+
+class Reader(HTMLParser):
+    """Tags, attributes and the visible text of a page; elements that are never closed, or closed twice, are an error."""
+
+    VOID = frozenset(("meta", "img", "br", "col", "link", "input"))
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.figures: list[float] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag == "data":
+            self.figures.append(float(dict(attrs)["value"] or ""))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.text += data
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(attrs["id"]) for _, attrs in self.found if "id" in attrs]
+
+
+def test_the_page_is_whole_and_small(page: str) -> None:
+    reader = Reader(page)
+    assert len(page.encode()) < 5_000_000
+    assert {"bits", "map", "data", "settings"} <= set(reader.ids)
+
+
+def test_nothing_comes_from_elsewhere(page: str) -> None:
+    """Every address is inside the page, and no style reaches out of it."""
+    for tag, attrs in Reader(page).found:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "xlink:href", "srcset", "action", "poster"):
+            assert attrs.get(name) is None or str(attrs[name]).startswith(("data:image/png;base64,", "#"))
+    assert not re.search(r"@import|url\((?!#)|fetch\(|https?://(?!www\.w3\.org/)", page)
+
+
+def test_names_inside_the_page_are_unique_and_point_somewhere(page: str) -> None:
+    ids = Reader(page).ids
+    assert len(ids) == len(set(ids))
+    targets = re.findall(r'(?:href="|url\()#([\w-]+)', page)
+    assert targets and set(targets) <= set(ids)
+
+
+def test_no_mark_of_the_drawing_is_left(page: str) -> None:
+    assert not re.search(r"@\d+@|\{\w+\}|\bnan\b|\binf\b", re.sub(r'base64,[^"]*', "", Reader(page).text.replace(HOSTILE, "")))
+
+
+def test_every_picture_is_described(page: str) -> None:
+    reader = Reader(page)
+    images = [attrs for tag, attrs in reader.found if tag == "img" and "src" in attrs]
+    plots = [attrs for tag, attrs in reader.found if tag == "svg"]
+    assert images and plots
+    assert all(attrs.get("alt") for attrs in images) and all(attrs.get("aria-label") for attrs in plots)
+
+
+def test_figures_are_those_of_the_results(case: Case) -> None:
+    e = case.evaluation
+    bits = 1 / np.log(2)
+    shown = Reader(case.page).figures
+    wanted = [e.nll_nats * bits, e.nll_nats * bits * e.n_images / e.pixels, e.distortion_bits]
+    if case.run.settings.keep.code != "none":
+        wanted += [e.rate_bits, e.psnr, e.ssim, *sorted(e.rate_bits_by_group)[-3:]]
+    for value in wanted:
+        assert value is None or any(figure == pytest.approx(value, rel=1e-12) for figure in shown)
+
+
+def test_figures_are_the_same_in_every_language(case: Case) -> None:
+    english, japanese = (Reader(case.pages[lang]) for lang in LANGUAGES)
+    assert english.figures == japanese.figures
+    assert [tag for tag, _ in english.found if tag in ("img", "svg", "section")] == [
+        tag for tag, _ in japanese.found if tag in ("img", "svg", "section")
+    ]
+
+
+def test_what_a_model_lacks_is_left_out(vector: Case, grid: Case, codeless: Case, plain: Case) -> None:
+    optional = {"decodings", "code", "probe", "window"}
+    found = {name: optional & set(Reader(case.page).ids) for name, case in locals().items() if isinstance(case, Case)}
+    assert found == {
+        "vector": optional,
+        "grid": {"decodings", "code", "window"},
+        "codeless": {"window"},
+        "plain": {"decodings", "code"},
+    }
+
+
+def test_hostile_names_are_shown_as_they_are(vector: Case) -> None:
+    for page in vector.pages.values():
+        reader = Reader(page)
+        assert "alert(1)" not in "".join(re.findall(r"<script>.*?</script>", page, re.DOTALL))
+        assert len([tag for tag, _ in reader.found if tag == "script"]) == 1
+        assert HOSTILE.replace("/", "") in reader.text
+        assert reader.text.count("<b>$1_</b>&amp;") >= 2  # in the table and in the plot, in which no mathematics is read
+
+
+def test_what_was_left_out_is_told_with_its_reason(vector: Case) -> None:
+    left_out = vector.run.images().left_out
+    assert any(entry.name == "torn.png" and not entry.harmless for entry in left_out)
+    text = Reader(vector.page).text
+    for entry in left_out:
+        assert entry.name in text and entry.reason in text
+
+
+def test_every_setting_is_told(case: Case) -> None:
+    text = Reader(case.page).text
+    for group, values in case.run.settings.model_dump(mode="json", exclude={"format"}).items():
+        assert group in text
+        for name, value in values.items():
+            assert name in text
+            if isinstance(value, str | int | float) and not isinstance(value, bool):
+                assert str(value) in text
+
+
+def test_the_probe_is_kept_in_the_run(vector: Case) -> None:
+    stored = json.loads((vector.run.folder / "results" / "probe.json").read_text())
+    factors = {row["factor"] for row in stored["readouts"]}
+    assert stored["format"] == 1 and {"x", "y", "grain", "<b>$1_</b>&amp;"} <= factors
+    figures = Reader(vector.page).figures
+    assert all(row["r2"] in figures for row in stored["readouts"])
+
+
+def test_the_page_is_the_same_again(vector: Case, tmp_path: Path) -> None:
+    again = report(Run.open(vector.run.folder), tmp_path / "again.html")
+    assert again.read_text(encoding="utf-8") == vector.page
+
+
+def test_progress_reaches_its_end_and_the_page_its_place(plain: Case) -> None:
+    seen: list[tuple[int, int]] = []
+    path = report(plain.run, progress=lambda done, total: seen.append((done, total)))
+    assert path == plain.run.folder / "report.html" and path.is_file()
+    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_a_run_that_was_not_evaluated_says_what_to_do(plain: Case, tmp_path: Path) -> None:
+    bare = replace(plain.run, folder=tmp_path)
+    with pytest.raises(RunError, match="Run vlae evaluate"):
+        report(bare)
+
+
+def test_validation_stands_in_where_there_is_no_test(plain: Case, tmp_path: Path) -> None:
+    results = plain.run.folder / "results"
+    test = results / "evaluation-test.json"
+    before = test.read_bytes()
+    try:
+        evaluate(plain.run, "validation")
+        test.unlink()
+        text = Reader(report(plain.run, tmp_path / "page.html").read_text(encoding="utf-8")).text
+    finally:
+        test.write_bytes(before)
+    assert "validation images, by which the weights were chosen" in text and "vlae evaluate" in text
+
+
+def test_another_language_is_refused(plain: Case) -> None:
+    with pytest.raises(SettingError, match="en, ja"):
+        report(plain.run, lang="tlh")
+
+
+def test_both_languages_say_the_same_things() -> None:
+    english, japanese = (Words(lang).texts for lang in LANGUAGES)
+    assert list(english) == list(japanese)
+    for key in english:
+        names = [set(re.findall(r"{(\w+)}", texts[key])) for texts in (english, japanese)]
+        codes = [re.findall(r"<code>[^{<]*</code>", texts[key]) for texts in (english, japanese)]
+        assert names[0] == names[1] and sorted(codes[0]) == sorted(codes[1]), key
+        assert key in ("join",) or japanese[key], key
+
+
+def test_texts_escape_what_is_put_in() -> None:
+    assert Words("en")("answer.readable", names="<i>&") == "A linear reading of the code finds: &lt;i&gt;&amp;."
+
+
+# Pictures
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"),
+    [((0, 1), [0, 255]), ((0, 255), [0, 255]), ((1000, 4000), [0, 255])],
+    ids=["1 bit", "8 bits", "16 bits"],
+)
+def test_black_is_black_and_white_is_white(levels: tuple[int, int], shown: list[int]) -> None:
+    x = np.array([[levels]], np.float32)
+    assert decoded(pictures.picture(x, pictures.Range(*levels))).ravel().tolist() == shown
+
+
+def test_colours_stay_colours() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (3, 4, 5)).astype(np.float32)
+    assert (decoded(pictures.picture(x, pictures.Range(0, 255))).transpose(2, 0, 1) == x).all()
+
+
+def test_a_value_has_one_colour_in_every_map() -> None:
+    """No map is stretched to its own range."""
+    calm, wild = np.array([[0.0, 1.0]]), np.array([[1.0, 9.0]])
+    low, high = (decoded(pictures.heat(m, 10.0), "RGB") for m in (calm, wild))
+    assert (low[0, 1] == high[0, 0]).all() and high[0, 1].sum() > high[0, 0].sum()
+
+
+def test_the_range_of_deep_images_is_what_they_use(plain: Case) -> None:
+    black, white = pictures.levels_shown(plain.run.images())
+    assert 1000 <= black < 1100 and 4000 < white <= 4096
+    text = Reader(plain.page).text
+    assert f"{black:,.0f}" in text and f"{white:,.0f}" in text
+
+
+def test_pictures_shrink_until_they_fit() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1, 400, 400)).astype(np.float32)
+
+    def draw(side: int) -> list[list[pictures.Picture]]:
+        return [[pictures.picture(pictures.middle(noise, side), pictures.Range(0, 255))]]
+
+    [[small]] = pictures.within(60_000, draw)
+    [[large]] = pictures.within(10**9, draw)
+    assert large.width == 300 and small.width < 300 and len(small.uri) <= 60_000
+
+
+def decoded(picture: pictures.Picture, mode: str | None = None) -> np.ndarray:
+    import base64
+    import io
+
+    image = Image.open(io.BytesIO(base64.b64decode(picture.uri.removeprefix("data:image/png;base64,"))))
+    assert image.size == (picture.width, picture.height)
+    return np.asarray(image.convert(mode) if mode else image)
+
+
+# The window, and what moving the code does
+
+
+def test_the_outline_encloses_the_cells() -> None:
+    """Crossing the border once, from outside, leads inside: for every cell, counted along its row."""
+    cells = {(0, 0), (0, 1), (0, 3), (1, 1), (2, 0), (2, 1), (2, 2)}
+    walls = {(int(i), int(j)) for j, i in re.findall(r"M(\d+) (\d+)v1", drawings.outline(cells))}
+    for i in range(4):
+        for j in range(5):
+            crossed = sum((i, k) in walls for k in range(j + 1))
+            assert ((i, j) in cells) == (crossed % 2 == 1)
+
+
+def test_the_site_shows_exactly_the_window(vector: Case) -> None:
+    model = vector.run.model(torch.device("cpu"))
+    bits = np.zeros((16, 16))
+    bits[8, 9] = 50.0
+    x = np.zeros((1, 16, 16), np.float32)
+    found = site(model, Shown("a", True, x, np.empty((0, 1, 16, 16), np.float32), bits))
+    assert isinstance(found, Site) and abs(found.row - 8) <= 2 and abs(found.column - 9) <= 2
+    assert {(i - found.row, j - found.column) for i, j in found.seen} == model.decoder.window.offsets
+
+
+def test_a_window_larger_than_the_image_is_cut_at_its_sides(codeless: Case) -> None:
+    model = codeless.run.model(torch.device("cpu"))
+    shape = (12, 10)
+    found = site(model, Shown("a", True, np.zeros((1, *shape), np.float32), np.empty((0, 1, *shape), np.float32), np.ones(shape)))
+    assert found is not None
+    before = {(i, j) for i in range(12) for j in range(10) if (i, j) < (found.row, found.column)}
+    assert found.seen == before
+
+
+@pytest.fixture(params=["vector", "grid", "plain"])
+def coded(request: pytest.FixtureRequest) -> Iterator[Case]:
+    yield request.getfixturevalue(request.param)
+
+
+def test_moving_nothing_changes_nothing(coded: Case) -> None:
+    """In the middle column all rows are the same picture: the code as it is, with the same random numbers."""
+    table = coded.page[coded.page.index('class="gallery moved"') :]
+    rows = [re.findall(r'src="([^"]*)"', row) for row in re.findall(r"<tr>.*?</tr>", table[: table.index("</table>")], re.DOTALL)[1:]]
+    middle = MOVES.index(0)
+    assert len(rows) >= 2 and len({row[middle] for row in rows}) == 1
+    assert len({tuple(row[: len(MOVES)]) for row in rows}) > 1 or len({*rows[0]}) >= 1
