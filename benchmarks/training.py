@@ -18,7 +18,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from plain import MaskedConv, plain
-
 from vlae.apps.doctor import convolution_rate
 from vlae.core.objective import elbo
 from vlae.core.vlae import VLAE

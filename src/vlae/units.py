@@ -4,12 +4,18 @@ Inside the core every log probability is in nats; whatever a person reads is in 
 """
 
 import math
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Number = TypeVar("Number", float, npt.NDArray[np.float64])
 
 NATS_PER_BIT = math.log(2.0)
 
 
-def bits(nats: float) -> float:
-    """Convert nats to bits.
+def bits(nats: Number) -> Number:
+    """Convert nats to bits, a number or an array of them.
 
     >>> round(bits(math.log(8.0)), 12)
     3.0
@@ -17,8 +23,8 @@ def bits(nats: float) -> float:
     return nats / NATS_PER_BIT
 
 
-def nats(bits: float) -> float:
-    """Convert bits to nats.
+def nats(bits: Number) -> Number:
+    """Convert bits to nats, a number or an array of them.
 
     >>> round(nats(3.0) - math.log(8.0), 12)
     0.0

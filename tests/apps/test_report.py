@@ -1,8 +1,10 @@
 """The page of a run: complete, self-contained, harmless, and true to the results; for every kind of image and of model."""
 
+import base64
+import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +26,7 @@ from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
 from vlae.errors import RunError, SettingError
 
-HOSTILE = "<script>alert(1)</script>&\"'$x^2$ {n} @0@.png"
+HOSTILE = "<script>alert(1)<script>&\"'$x^2$ {n} @0@.png"
 QUICK = [
     *("train.steps=2", "train.batch=4", "train.validate_every=1", "train.ema=0.5", "model.width=4", "model.map_channels=2"),
     *("data.validation=0.2", "data.test=0.2"),
@@ -35,11 +37,11 @@ VECTOR = [*SMALL_CODE, "model.hidden=8", "keep.dims=7"]
 
 def grey_parts(folder: Path) -> list[str]:
     """Grey parts whose factors are known, with a column and files of names that no page would like."""
-    write(folder, 90, size=16)
+    write(folder, 70, size=16)
     table = (folder / "manifest.csv").read_text().splitlines()
     bad = "<b>$1_</b>&amp;"
     (folder / "manifest.csv").write_text("\n".join([f"{table[0]},{bad}", *(f"{line},{n % 7}" for n, line in enumerate(table[1:]))]))
-    (folder / HOSTILE.replace("/", "")).write_bytes(b"not an image")
+    (folder / HOSTILE).write_bytes(b"not an image")
     (folder / "torn.png").write_bytes((folder / "part-00000.png").read_bytes()[:50])
     return [*QUICK, *VECTOR, "keep.window=4x2"]
 
@@ -48,7 +50,7 @@ def colours_of_all_sizes(folder: Path) -> list[str]:
     rng = np.random.default_rng(0)
     folder.mkdir()
     for n in range(14):
-        pixels = rng.integers(0, 256, (20 + n, 34 - n, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (20, 24 - n % 2, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"colour{n}.png")
     return [*QUICK, *SMALL_CODE, "keep.window=stack2", "keep.code=grid", "keep.channels=3", "keep.stride=4", "train.crop=16"]
 
@@ -185,7 +187,7 @@ def test_names_inside_the_page_are_unique_and_point_somewhere(page: str) -> None
 
 
 def test_no_mark_of_the_drawing_is_left(page: str) -> None:
-    assert not re.search(r"@\d+@|\{\w+\}|\bnan\b|\binf\b", re.sub(r'base64,[^"]*', "", Reader(page).text.replace(HOSTILE, "")))
+    assert not re.search(r"@\d+@|\{\w+\}|\bnan\b|\binf\b", Reader(page).text.replace(HOSTILE, ""))
 
 
 def test_every_picture_is_described(page: str) -> None:
@@ -217,13 +219,8 @@ def test_figures_are_the_same_in_every_language(case: Case) -> None:
 
 def test_what_a_model_lacks_is_left_out(vector: Case, grid: Case, codeless: Case, plain: Case) -> None:
     optional = {"decodings", "code", "probe", "window"}
-    found = {name: optional & set(Reader(case.page).ids) for name, case in locals().items() if isinstance(case, Case)}
-    assert found == {
-        "vector": optional,
-        "grid": {"decodings", "code", "window"},
-        "codeless": {"window"},
-        "plain": {"decodings", "code"},
-    }
+    found = [optional & set(Reader(case.page).ids) for case in (vector, grid, codeless, plain)]
+    assert found == [optional, {"decodings", "code", "window"}, {"window"}, {"decodings", "code"}]
 
 
 def test_hostile_names_are_shown_as_they_are(vector: Case) -> None:
@@ -231,7 +228,7 @@ def test_hostile_names_are_shown_as_they_are(vector: Case) -> None:
         reader = Reader(page)
         assert "alert(1)" not in "".join(re.findall(r"<script>.*?</script>", page, re.DOTALL))
         assert len([tag for tag, _ in reader.found if tag == "script"]) == 1
-        assert HOSTILE.replace("/", "") in reader.text
+        assert HOSTILE in reader.text
         assert reader.text.count("<b>$1_</b>&amp;") >= 2  # in the table and in the plot, in which no mathematics is read
 
 
@@ -355,9 +352,6 @@ def test_pictures_shrink_until_they_fit() -> None:
 
 
 def decoded(picture: pictures.Picture, mode: str | None = None) -> np.ndarray:
-    import base64
-    import io
-
     image = Image.open(io.BytesIO(base64.b64decode(picture.uri.removeprefix("data:image/png;base64,"))))
     assert image.size == (picture.width, picture.height)
     return np.asarray(image.convert(mode) if mode else image)
@@ -395,15 +389,12 @@ def test_a_window_larger_than_the_image_is_cut_at_its_sides(codeless: Case) -> N
     assert found.seen == before
 
 
-@pytest.fixture(params=["vector", "grid", "plain"])
-def coded(request: pytest.FixtureRequest) -> Iterator[Case]:
-    yield request.getfixturevalue(request.param)
-
-
-def test_moving_nothing_changes_nothing(coded: Case) -> None:
+@pytest.mark.parametrize("kind", ["vector", "grid", "plain"])
+def test_moving_nothing_changes_nothing_and_moving_something_does(kind: str, request: pytest.FixtureRequest) -> None:
     """In the middle column all rows are the same picture: the code as it is, with the same random numbers."""
-    table = coded.page[coded.page.index('class="gallery moved"') :]
+    page = request.getfixturevalue(kind).page
+    table = page[page.index('class="gallery moved"') :]
     rows = [re.findall(r'src="([^"]*)"', row) for row in re.findall(r"<tr>.*?</tr>", table[: table.index("</table>")], re.DOTALL)[1:]]
     middle = MOVES.index(0)
     assert len(rows) >= 2 and len({row[middle] for row in rows}) == 1
-    assert len({tuple(row[: len(MOVES)]) for row in rows}) > 1 or len({*rows[0]}) >= 1
+    assert any(len(set(row[: len(MOVES)])) > 1 for row in rows)

@@ -109,9 +109,7 @@ def levels(head: Head, batch: int, image: tuple[int, int]) -> Tensor:
     return torch.randint(0, head.levels, (batch, head.colours, *image)).to(torch.get_default_dtype())
 
 
-def model(
-    name: str, head: Head, image: tuple[int, int], code: str | None = "vector", context: Context = "pixels", iaf: bool = True
-) -> VLAE:
+def model(name: str, head: Head, image: tuple[int, int], code: str | None = "vector", context: Context = "pixels", iaf: bool = True) -> VLAE:
     """A whole model: flows with scale in the prior, and an IAF posterior or a Gaussian one."""
     made = decoder(window(name, context, image), head, image, code)
     encoder: VectorEncoder | GridEncoder | None = None
@@ -148,9 +146,7 @@ def agree(observed: Tensor, probability: Tensor) -> None:
     """Assert that counts are as likely as they should be: a chi-square test, rare cells together, that refuses one truth in 10,000."""
     order = probability.argsort()
     rare = int((probability[order].cumsum(0) * observed.sum() < 10).sum()) + 1
-    cells = [
-        torch.cat([x[order[:rare]].sum(0, keepdim=True), x[order[rare:]]]).detach().double().cpu().numpy() for x in (observed, probability)
-    ]
+    cells = [torch.cat([x[order[:rare]].sum(0, keepdim=True), x[order[rare:]]]).detach().double().cpu().numpy() for x in (observed, probability)]
     assert chisquare(cells[0], cells[1] / cells[1].sum() * cells[0].sum()).pvalue > 1e-4
 
 

@@ -34,11 +34,7 @@ def by_hand(net: CausalNet, image: Tensor, code: Tensor | None) -> np.ndarray:
     values = [array(image)]
     for number, layer in enumerate(net.layers):
         if layer.fixed:
-            terms = [
-                w * moved(values[r.source], t)
-                for r, ws in zip(layer.reads, layer.fixed, strict=True)
-                for t, w in zip(r.taps, ws, strict=True)
-            ]
+            terms = [w * moved(values[r.source], t) for r, ws in zip(layer.reads, layer.fixed, strict=True) for t, w in zip(r.taps, ws, strict=True)]
             values.append(sum(terms))
             continue
         total = 0.0

@@ -234,8 +234,7 @@ def test_gradients_are_those_of_finite_differences():
     """At the lowest and highest level, between, and in all three colours."""
     x = torch.tensor([[0.0, 9, 4], [9, 0, 3], [5, 5, 9]]).T.reshape(1, 3, 1, 3).double()
     numbers = [
-        torch.randn(shape, dtype=torch.float64, requires_grad=True)
-        for shape in ((1, 2, 1, 3), (1, 2, 3, 1, 3), (1, 2, 3, 1, 3), (1, 2, 3, 1, 3))
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 2, 1, 3), (1, 2, 3, 1, 3), (1, 2, 3, 1, 3), (1, 2, 3, 1, 3))
     ]
     assert torch.autograd.gradcheck(lambda a, b, c, d: LogisticMixture(10, a, b, c - 2, d).log_prob(x), numbers)
 

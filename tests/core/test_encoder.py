@@ -69,9 +69,7 @@ def test_a_grid_encoder_reads_a_crop_as_it_reads_the_whole(name):
     z = torch.randn(1, 2, 40, 32)
     inside, spread = margin * step, code_map(z, (40 * step, 32 * step))
     part = code_map(z[:, :, 2:34, 1:29], (32 * step, 28 * step))
-    near(
-        part[:, :, inside:-inside, inside:-inside], spread[:, :, 2 * step + inside : 34 * step - inside, step + inside : 29 * step - inside]
-    )
+    near(part[:, :, inside:-inside, inside:-inside], spread[:, :, 2 * step + inside : 34 * step - inside, step + inside : 29 * step - inside])
 
 
 @pytest.mark.parametrize("kind, block, count", [("resnet", ResBlock, 9), ("densenet", DenseBlock, 4)])

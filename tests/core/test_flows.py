@@ -22,9 +22,7 @@ GRID = {
         shape,
         (context, *shape[1:]) if context else None,
     )
-    for (shape, steps), scaled, context in itertools.product(
-        [((2, 3, 4), 3), ((1, 1, 5), 2), ((3, 4, 1), 2), ((2, 1, 1), 1)], [False, True], [0, 2]
-    )
+    for (shape, steps), scaled, context in itertools.product([((2, 3, 4), 3), ((1, 1, 5), 2), ((3, 4, 1), 2), ((2, 1, 1), 1)], [False, True], [0, 2])
 }
 FLOWS = {**VECTOR, **GRID}
 
@@ -49,9 +47,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(make, shape, context):
     count, ladj = math.prod(shape), flow(y, told).ladj
     assert ladj.shape == y.shape
     for n in range(2):
-        jacobian = torch.autograd.functional.jacobian(
-            lambda one, n=n: flow(one[None], told[n : n + 1] if told is not None else None).value, y[n]
-        )
+        jacobian = torch.autograd.functional.jacobian(lambda one, n=n: flow(one[None], told[n : n + 1] if told is not None else None).value, y[n])
         near(ladj[n].sum(), torch.linalg.slogdet(jacobian.reshape(count, count)).logabsdet)
 
 

@@ -44,9 +44,7 @@ def test_a_tap_grid_reads_its_taps(taps, size):
     near(TapGrid(taps).convolve(x, weight, bias), by_shifts(x, weight, bias, taps))
 
 
-@given(
-    st.lists(st.tuples(st.integers(-4, 0), st.integers(-4, 4)), min_size=1, max_size=5, unique=True), st.integers(1, 5), st.integers(1, 6)
-)
+@given(st.lists(st.tuples(st.integers(-4, 0), st.integers(-4, 4)), min_size=1, max_size=5, unique=True), st.integers(1, 5), st.integers(1, 6))
 def test_a_tap_grid_reads_any_taps_in_the_order_given(taps, height, width):
     x, weight, bias = torch.randn(1, 2, height, width), torch.randn(2, 2, len(taps)), torch.randn(2)
     near(TapGrid(tuple(taps)).convolve(x, weight, bias), by_shifts(x, weight, bias, taps))
@@ -65,9 +63,7 @@ def test_the_kernel_of_2x3_taps_is_2x3_and_zero_to_the_right():
     assert grid.kernel(torch.arange(1.0, 6).view(1, 1, 5)).tolist() == [[[[1, 2, 3], [4, 5, 0]]]]
 
 
-@pytest.mark.parametrize(
-    "name, size, dilation", [("dilated", (2, 3), (4, 4)), ("dilated differently", (3, 2), (3, 3)), ("2x3", (2, 3), (1, 1))]
-)
+@pytest.mark.parametrize("name, size, dilation", [("dilated", (2, 3), (4, 4)), ("dilated differently", (3, 2), (3, 3)), ("2x3", (2, 3), (1, 1))])
 def test_taps_far_apart_need_no_larger_kernel(name, size, dilation):
     grid = TapGrid(TAP_SETS[name])
     assert (grid.height, grid.width) == size and grid.dilation == dilation

@@ -61,9 +61,7 @@ TABLE = list(itertools.product(NAMED, ["pixels", "low", "high"], SIZES, FORMS))
 SOME = TABLE[::11]
 
 
-@pytest.mark.parametrize(
-    "name, context, size, form", [pytest.param(*row, marks=() if row in SOME else pytest.mark.slow) for row in TABLE], ids=str
-)
+@pytest.mark.parametrize("name, context, size, form", [pytest.param(*row, marks=() if row in SOME else pytest.mark.slow) for row in TABLE], ids=str)
 def test_conditionals_along_the_wavefront_are_the_parallel_ones(name, context, size, form):
     condition, pointwise, batch = form
     layers = with_pointwise(after(CONTEXTS[context], NAMED[name]), pointwise)

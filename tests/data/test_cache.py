@@ -44,9 +44,7 @@ def test_every_image_is_what_was_saved(folder):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, bool])
 def test_pixels_are_a_read_only_view_of_the_map(folder, dtype):
     for i in range(4):
-        save(
-            folder / f"{i}.png", noise(5, 7, seed=i, dtype=np.uint16 if dtype is np.uint16 else np.uint8) if dtype is not bool else bits(i)
-        )
+        save(folder / f"{i}.png", noise(5, 7, seed=i, dtype=np.uint16 if dtype is np.uint16 else np.uint8) if dtype is not bool else bits(i))
     pixels = open_set(folder).pixels(2)
     assert not pixels.flags.writeable and pixels.base is not None and pixels.dtype == (np.uint16 if dtype == np.uint16 else np.uint8)
     with pytest.raises(ValueError, match="read-only"):

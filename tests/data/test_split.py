@@ -52,17 +52,13 @@ def test_whole_lots_are_held_out():
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.1, 0.4])
-@pytest.mark.parametrize(
-    "count, parts", [(2, ["train", "validation"]), (3, ["test", "train", "validation"]), (4, ["test", "train", "validation"])]
-)
+@pytest.mark.parametrize("count, parts", [(2, ["train", "validation"]), (3, ["test", "train", "validation"]), (4, ["test", "train", "validation"])])
 def test_few_images_are_split_too(count, parts, share):
     for start in range(0, 400, 4):
         assert sorted(set(split(names(count, start), validation=share, test=share).of)) == parts
 
 
-@pytest.mark.parametrize(
-    "given, parts", [(["test", None, None], "test train validation"), (["validation", None, None], "test train validation")]
-)
+@pytest.mark.parametrize("given, parts", [(["test", None, None], "test train validation"), (["validation", None, None], "test train validation")])
 def test_few_training_images_of_a_given_split(given, parts):
     for start in range(0, 300, 3):
         assert sorted(split(names(3, start), given=given).of) == parts.split()

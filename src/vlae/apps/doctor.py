@@ -37,7 +37,7 @@ def doctor() -> dict[str, Any]:
 def convolution_rate(seconds: float = 0.5) -> float:
     """Billions of multiplications and additions a second in a 2x3 convolution of 32 to 64 channels, the decoder's main work."""
     x = torch.zeros(8, 32, 64, 64).contiguous(memory_format=torch.channels_last)
-    conv = torch.nn.Conv2d(32, 64, (2, 3)).to(memory_format=torch.channels_last)
+    conv = torch.nn.Conv2d(32, 64, (2, 3))
     best, began = 0.0, time.perf_counter()
     with torch.no_grad():
         while time.perf_counter() - began < seconds:

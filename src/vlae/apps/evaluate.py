@@ -91,9 +91,7 @@ def _importance(
     todo = np.array([n for n in numbers.tolist() if n not in done], dtype=np.int64)
     for group in groups(images, todo, seed, at_once=8 * 784):
         likelihood = importance_sampled(model, placed(group.x, model), _noises(model, group, seed, samples))
-        for n, log_px, effective in zip(
-            group.numbers.tolist(), likelihood.log_px.tolist(), likelihood.effective_samples.tolist(), strict=True
-        ):
+        for n, log_px, effective in zip(group.numbers.tolist(), likelihood.log_px.tolist(), likelihood.effective_samples.tolist(), strict=True):
             done[n] = (-log_px, effective)
         _append_likelihoods(path, weights, {n: done[n] for n in group.numbers.tolist()})
         if progress:

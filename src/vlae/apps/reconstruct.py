@@ -84,7 +84,5 @@ def _told(images: Path, result: Reconstructed) -> Reconstructed:
         found = "; ".join(f"{left.name}: {left.reason}" for left in result.left_out[:3]) or "nothing"
         raise DataError(f"No image of {images} can be used", rule="Give PNG, JPEG, BMP, TIFF or WebP images", found=found)
     if lost:
-        raise PartialResult(
-            f"{result.images} images are decoded and {len(lost)} were left out", found="; ".join(lost[:5]), do="Mend or remove those"
-        )
+        raise PartialResult(f"{result.images} images are decoded and {len(lost)} were left out", found="; ".join(lost[:5]), do="Mend or remove those")
     return result

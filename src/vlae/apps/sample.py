@@ -64,7 +64,5 @@ def sample_size(run: Run, asked: tuple[int, int] | None) -> tuple[int, int]:
         crop = run.settings.train.crop
         return fixed or (crop or 64, crop or 64)
     if fixed is not None and asked != fixed:
-        raise SettingError(
-            "This model draws images of one size", rule="Its code is a vector", found=f"{asked[0]}x{asked[1]}", do="Leave --size out"
-        )
+        raise SettingError("This model draws images of one size", rule="Its code is a vector", found=f"{asked[0]}x{asked[1]}", do="Leave --size out")
     return asked

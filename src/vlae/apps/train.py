@@ -14,7 +14,7 @@ from vlae.data import cache
 from vlae.data.imageset import ImageSet
 from vlae.engine.fit import Trainer, Watch
 from vlae.engine.run import Run, new_folder
-from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve, wants_vector
+from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
 from vlae.errors import DeviceError, DiskError, RunError
 
 VECTOR_SIZE = (64, 64)
@@ -88,9 +88,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> Run:
     run = Run.open(folder)
     for override in overrides:
         if override.partition("=")[0] not in ("train.max_minutes", "train.device"):
-            raise RunError(
-                f"{override} cannot be changed in a resumed run", rule="Only train.max_minutes and train.device can", do="Train a new run"
-            )
+            raise RunError(f"{override} cannot be changed in a resumed run", rule="Only train.max_minutes and train.device can", do="Train a new run")
     changed = load_settings(run.folder / "config.yaml", overrides, {})
     return Run(folder, changed, run.facts)
 

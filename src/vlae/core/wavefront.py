@@ -139,9 +139,7 @@ class Wavefront:
 
     def _layer(self, number: int, time: int, rows: range, gathered: list[Tensor]) -> Float[Tensor, "n B D"]:
         layer, lag = self.net.layers[number], self.plan.lags[number + 1]
-        parts = [
-            torch.addmm(bias, g.flatten(2).flatten(0, 1), weight) for g, (weight, bias) in zip(gathered, self.weights[number], strict=True)
-        ]
+        parts = [torch.addmm(bias, g.flatten(2).flatten(0, 1), weight) for g, (weight, bias) in zip(gathered, self.weights[number], strict=True)]
         condition, residual = self.conditions[number], None
         if condition is not None:
             i = torch.arange(rows.start, rows.stop)

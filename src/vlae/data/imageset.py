@@ -108,6 +108,5 @@ def _by_reason(left_out: tuple[LeftOut, ...]) -> list[dict[str, Any]]:
     for name, reason, harmless in left_out:
         names.setdefault((reason, harmless), []).append(name)
     return [
-        {"reason": reason, "harmless": harmless, "count": len(found), "names": found[:NAMES_SHOWN]}
-        for (reason, harmless), found in names.items()
+        {"reason": reason, "harmless": harmless, "count": len(found), "names": found[:NAMES_SHOWN]} for (reason, harmless), found in names.items()
     ]

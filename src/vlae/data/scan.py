@@ -26,11 +26,7 @@ def scan_folder(settings: DataSettings, listing: Listing) -> Source:
     Errors: ``DataError`` for a manifest that cannot be used or names no image that exists, or for a folder of several MVTec data sets.
     """
     folder = settings.folder
-    manifests = (
-        [settings.manifest]
-        if settings.manifest
-        else [folder / name for name in ("manifest.csv", "manifest.jsonl") if name in listing.files]
-    )
+    manifests = [settings.manifest] if settings.manifest else [folder / name for name in ("manifest.csv", "manifest.jsonl") if name in listing.files]
     if manifests:
         rows = read_manifest(manifests[0])
         if not rows:
@@ -48,9 +44,7 @@ def scan_folder(settings: DataSettings, listing: Listing) -> Source:
 def _plain(settings: DataSettings, listing: Listing) -> Source:
     other = {name for name, file in listing.files.items() if _is_other(file.path)}
     items = (_item(settings, name, file) for name, file in listing.files.items() if name not in other)
-    return Source(
-        tuple(items), (*listing.left_out, *(LeftOut(name, NOT_AN_IMAGE, harmless=True) for name in listing.files if name in other))
-    )
+    return Source(tuple(items), (*listing.left_out, *(LeftOut(name, NOT_AN_IMAGE, harmless=True) for name in listing.files if name in other)))
 
 
 def _item(settings: DataSettings, name: str, file: File) -> Item:
@@ -169,9 +163,7 @@ def _stem(name: str) -> str:
 def _mvtec(settings: DataSettings, listing: Listing) -> Source:
     """``train/good``, ``test/<defect>`` (also ``validation/good``), ``ground_truth/<defect>/<name>_mask.png``."""
     truth = {_stem(name).removesuffix("_mask"): file for name, file in listing.files.items() if name.startswith("ground_truth/")}
-    plain = _plain(
-        settings, Listing({name: file for name, file in listing.files.items() if not name.startswith("ground_truth/")}, listing.left_out)
-    )
+    plain = _plain(settings, Listing({name: file for name, file in listing.files.items() if not name.startswith("ground_truth/")}, listing.left_out))
     items: list[Item] = []
     left_out = list(plain.left_out)
     for item in plain.items:

@@ -77,7 +77,5 @@ class DataSettings(BaseModel):
                 raise SettingError(what, rule=rule, found=found, do="Change one of the two")
         if self.validation + self.test >= 1.0:
             rule = "data.validation and data.test together stay below 1"
-            raise SettingError(
-                "No image would be left to train on", rule=rule, found=f"{self.validation} + {self.test}", do="Lower one of them"
-            )
+            raise SettingError("No image would be left to train on", rule=rule, found=f"{self.validation} + {self.test}", do="Lower one of them")
         return self

@@ -65,12 +65,10 @@ class Batches:
                 do=f"Set train.batch={max(1, len(self.training) // 2)}",
             )
         if batch % self.processes:
-            raise SettingError(
-                "train.batch cannot be shared out", rule="It must be a multiple of the processes", found=f"{batch}, {self.processes}"
-            )
+            raise SettingError("train.batch cannot be shared out", rule="It must be a multiple of the processes", found=f"{batch}, {self.processes}")
 
     def __call__(self, step: int) -> Batch:
-        """This process's part of the batch of a step."""
+        """The part of this process in the batch of a step."""
         each = self.settings.train.batch // self.processes
         whole = self.whole(step)
         mine = slice(self.rank * each, (self.rank + 1) * each)

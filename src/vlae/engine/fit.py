@@ -87,17 +87,14 @@ class Trainer:
     def __init__(self, run: Run, images: ImageSet, watch: Watch = lambda told: None) -> None:
         self.run, self.images, self.watch, self.settings = run, images, watch, run.settings
         train = self.settings.train
-        self.fabric = Fabric(
-            accelerator=train.device, devices="auto" if train.device == "cuda" else 1, precision=train.precision, **_processes()
-        )
+        self.fabric = Fabric(accelerator=train.device, devices="auto" if train.device == "cuda" else 1, precision=train.precision, **_processes())
         self.fabric.launch()
         torch.manual_seed(train.seed)
-        self.model: VLAE = build(self.settings, run.facts).to(memory_format=torch.channels_last)
+        self.model: VLAE = build(self.settings, run.facts)
         if train.precision == "64-true":
             self.model.double()
         self.model.to(self.fabric.device)
         self.average: VLAE = build(self.settings, run.facts).to(self.fabric.device, next(self.model.parameters()).dtype)
-        self.average.to(memory_format=torch.channels_last)
         self.batches = Batches(images, self.settings, self.model, self.fabric.global_rank, self.fabric.world_size)
         self.progress, self.pace = Progress(), Pace()
         self.control = _control(self.settings, self.model, run)
@@ -111,8 +108,9 @@ class Trainer:
             self.model.initialise(*self._on_device(self.batches.whole(0)))
             self.average.load_state_dict(self.model.state_dict())
             self.optimizer = self._optimizer()
-        network = torch.compile(self.model, dynamic=False) if self.settings.train.compile else self.model
-        self.network, _ = self.fabric.setup(network, self.optimizer)
+        if self.settings.train.compile:
+            self.model.compile(dynamic=False)
+        self.network, _ = self.fabric.setup(self.model, self.optimizer)
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> str:
         """Run to the end; why it ended is returned: done, patience, minutes or interrupted."""
@@ -239,7 +237,11 @@ class Trainer:
 
     def _mean(self, values: Tensor) -> Tensor:
         """The mean over processes."""
-        return self.fabric.all_reduce(values, reduce_op="mean") if self.fabric.world_size > 1 else values
+        if self.fabric.world_size == 1:
+            return values
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total / self.fabric.world_size
 
     def _all(self, mine: bool) -> bool:
         """Whether any process says so: all must stop at the same step."""
@@ -254,9 +256,7 @@ class Trainer:
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors of the state under names of their own."""
-        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()} | {
-            f"average.{n}": t for n, t in self.average.state_dict().items()
-        }
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()} | {f"average.{n}": t for n, t in self.average.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             moments = self.optimizer.state[parameter] or {
                 "step": torch.tensor(0.0),

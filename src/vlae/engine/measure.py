@@ -112,8 +112,9 @@ def costs(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int) -> Iter
         x = group.x.to(like.device, like.dtype)
         terms: Terms = model(x, noise_for(model, group, seed).to(like.device, like.dtype))
         size = np.full(len(group.numbers), x.shape[2] * x.shape[3])
-        distortion, rate, by_group = (-terms.log_px_z, terms.log_qz_x - terms.log_pz, terms.kl_by_group)
-        yield Cost(group.numbers, *(t.double().cpu().numpy() for t in (distortion, rate, by_group)), size), -terms.log_px_z_map
+        found = (-terms.log_px_z, terms.log_qz_x - terms.log_pz, terms.kl_by_group)
+        distortion, rate, by_group = (t.double().cpu().numpy() for t in found)
+        yield Cost(group.numbers, distortion, rate, by_group, size), -terms.log_px_z_map
 
 
 def joined(parts: list[Cost]) -> Cost:

@@ -58,9 +58,7 @@ class Run:
             RunError: it is missing, not a run, damaged, or of a newer format.
         """
         if not (folder / "config.yaml").is_file():
-            raise RunError(
-                f"{folder} is not a run", rule="A run is a folder with config.yaml, made by vlae train", do="Give the folder of a run"
-            )
+            raise RunError(f"{folder} is not a run", rule="A run is a folder with config.yaml, made by vlae train", do="Give the folder of a run")
         try:
             tree = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             images = json.loads((folder / "images.json").read_text(encoding="utf-8"))
@@ -68,9 +66,7 @@ class Run:
             check_format(folder / "images.json", images)
             return cls(folder, validated(tree), ImageFacts.model_validate(images["facts"]))
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise RunError(
-                f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again"
-            ) from None
+            raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
 
     def images(self) -> ImageSet:
         """The images of the run, from its cache or decoded again."""
@@ -89,7 +85,7 @@ class Run:
         """
         model = build(self.settings, self.facts)
         load_tensors(self.weights, dict(model.state_dict()))
-        return model.to(device, memory_format=torch.channels_last).eval()
+        return model.to(device).eval()
 
     def write_result(self, name: str, result: Mapping[str, Any]) -> Path:
         """Write ``results/name.json``."""
@@ -124,9 +120,7 @@ def new_folder(folder: Path) -> Path:
     except OSError as error:
         raise DiskError(f"{folder} cannot be written", found=error.strerror, do="Choose another folder") from None
     if busy:
-        raise DiskError(
-            f"{folder} exists and is not empty", rule="Nothing is overwritten", do="Choose another folder, or --resume the run in it"
-        )
+        raise DiskError(f"{folder} exists and is not empty", rule="Nothing is overwritten", do="Choose another folder, or --resume the run in it")
     return folder
 
 
@@ -162,9 +156,7 @@ def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> dict[str, str]:
             check_format(path, {"format": int(metadata["format"])} if metadata.get("format", "").isdigit() else None)
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             if shapes != {name: tuple(t.shape) for name, t in into.items()}:
-                raise RunError(
-                    f"{path} holds another model", rule="Weights fit the run's config.yaml", do="Restore the folder or train again"
-                )
+                raise RunError(f"{path} holds another model", rule="Weights fit the run's config.yaml", do="Restore the folder or train again")
             with torch.no_grad():
                 for name, tensor in into.items():
                     tensor.copy_(file.get_tensor(name))

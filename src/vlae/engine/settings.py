@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from vlae.data.settings import DataSettings
 from vlae.errors import SettingError
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class _Group(BaseModel):
@@ -27,9 +27,7 @@ class Keep(_Group):
         "detail: also fine structure (one pixel around). everything: texture and noise too (the decoder sees nothing: a plain VAE).",
     )
     window: str | None = Field(None, description="What the decoder sees: none, all, stackN, rN or AxB (columns x rows above).")
-    context: Literal["pixels", "grey", "low", "high"] | None = Field(
-        None, description="Of what: the pixels, their grey, low-pass or high-pass."
-    )
+    context: Literal["pixels", "grey", "low", "high"] | None = Field(None, description="Of what: the pixels, their grey, low-pass or high-pass.")
     code: Literal["auto", "vector", "grid", "none"] = Field(
         "auto",
         description="vector: one code an image of fixed size. grid: a code for each place, images of any size. auto: vector up to 128 pixels.",
@@ -37,9 +35,7 @@ class Keep(_Group):
     dims: PositiveInt | None = Field(None, description="Dimensions of a vector code.")
     channels: PositiveInt | None = Field(None, description="Channels of a grid code.")
     stride: Literal[2, 4, 8, 16, 32] | None = Field(None, description="Pixels for each place of a grid code.")
-    bits: PositiveFloat | None = Field(
-        None, description="Bits that the code is held at: for an image (vector), for each 1,000 pixels (grid)."
-    )
+    bits: PositiveFloat | None = Field(None, description="Bits that the code is held at: for an image (vector), for each 1,000 pixels (grid).")
 
 
 class Model(_Group):
@@ -69,9 +65,7 @@ class Objective(_Group):
     kind: Literal["elbo", "free_bits", "soft_free_bits", "rate"] | None = Field(
         None, description="The bound; the bound with free nats for the code; the same by an adaptive weight; the code held at keep.bits."
     )
-    floor: PositiveFloat | None = Field(
-        None, description="Free nats of each dimension of a vector code, or of each channel and place of a grid."
-    )
+    floor: PositiveFloat | None = Field(None, description="Free nats of each dimension of a vector code, or of each channel and place of a grid.")
     plain_after: float | None = Field(None, ge=0.0, le=1.0, description="Share of the steps after which the plain bound is trained.")
     warmup: NonNegativeInt = Field(0, description="Steps over which the weight of the code's cost grows from 0 to 1.")
 
@@ -234,9 +228,7 @@ def load_settings(config: Path | None, overrides: Sequence[str], flags: Mapping[
     for override in overrides:
         name, equals, value = override.partition("=")
         if not equals:
-            raise SettingError(
-                f"Override {override!r} cannot be read", rule="An override is group.name=value", do="For example keep.window=4x2"
-            )
+            raise SettingError(f"Override {override!r} cannot be read", rule="An override is group.name=value", do="For example keep.window=4x2")
         _place(tree, name, yaml.safe_load(value))
     for name, value in flags.items():
         if value is not None:
@@ -298,5 +290,5 @@ def known_names() -> list[str]:
     >>> "keep.window" in known_names()
     True
     """
-    groups = {"data": DataSettings, "keep": Keep, "model": Model, "objective": Objective, "train": Train}
+    groups: dict[str, type[BaseModel]] = {"data": DataSettings, "keep": Keep, "model": Model, "objective": Objective, "train": Train}
     return [f"{group}.{name}" for group, kind in groups.items() for name in kind.model_fields]

@@ -9,6 +9,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -46,7 +47,7 @@ MOST_READOUTS = 40
 
 
 # Within it matplotlib has the page's style, and afterwards its own again.
-_styled = matplotlib.rc_context(STYLE)
+_styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
 
 
 class Plot:
@@ -148,9 +149,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], say: Mapping[str, str], *, has_
     """Bits, learning rate and time over the steps of a training."""
     names = ["total", *(["rate_bits"] if has_code else []), "learning_rate", "minutes"]
     plot = Plot("curves", 8.4, 4.3, 2, 2)
-    lines = [
-        {**line, "total": line["rate_bits"] + line["distortion_bits"], "minutes": line["seconds"] / 60} for line in _thinned(metrics)
-    ]
+    lines = [{**line, "total": line["rate_bits"] + line["distortion_bits"], "minutes": line["seconds"] / 60} for line in _thinned(metrics)]
     for axes, name in zip(plot.axes, names, strict=False):
         axes.plot([line["step"] for line in lines], [line[name] for line in lines], color=CURVES[name])
         axes.set_title(plot.label(say[name]))
@@ -183,7 +182,7 @@ def _validations(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> list[float
 
 def _skips(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
     """A line wherever updates were skipped."""
-    pairs = zip(metrics, metrics[1:], strict=False)
+    pairs = pairwise(metrics)
     steps = [after["step"] for before, after in pairs if after["skipped"] > before["skipped"]]
     for step in steps[:: -(-len(steps) // MOST_POINTS) or 1]:
         axes.axvline(step, color="#cc79a7", linewidth=1)

@@ -289,7 +289,9 @@ def data(told: Told) -> Section:
     """What the images are, and what was left out."""
     images, summary = told.images, told.images.summary()
     facts = [(name, value) for name, value in _facts(told, summary) if value]
-    left_out = [{"name": short(entry.name), "reason": short(entry.reason, 200), "harmless": entry.harmless} for entry in images.left_out[:MOST_LISTED]]
+    left_out = [
+        {"name": short(entry.name), "reason": short(entry.reason, 200), "harmless": entry.harmless} for entry in images.left_out[:MOST_LISTED]
+    ]
     return {"facts": facts, "left_out": left_out, "left_out_words": _left_out(told.t, images) if left_out else None}
 
 
