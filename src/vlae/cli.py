@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vlae import __version__
-from vlae.errors import PartialResult, VlaeError
+from vlae.errors import DiskError, PartialResult, VlaeError
 
 INTERRUPTED = 130
 
@@ -295,6 +295,16 @@ def main() -> None:
     except VlaeError as error:
         note(f"Error: {error}")
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        note(f"Error: {error.filename or 'A file'} cannot be used: {error.strerror or error}. Check the path, the rights and the room on the disk.")
+        raise SystemExit(DiskError.exit_code) from None
+    except MemoryError:
+        note("Error: There is not enough memory. Choose smaller images (data.size), a smaller train.batch or model.size=small.")
+        raise SystemExit(VlaeError.exit_code) from None
     except KeyboardInterrupt:
         note("Interrupted.")
         raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from vlae.core.estimate import Estimate, importance_sampled
 from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import CODE, normal
+from vlae.engine.device import find_device
 from vlae.engine.measure import PIXELS_AT_ONCE, Cost, Group, chosen, costs, decode, groups, joined, placed
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run, write_text
@@ -43,7 +44,7 @@ def evaluate(
         DataError: the split is empty.
         SettingError: importance sampling is asked for where it is not defined.
     """
-    images, model = run.images(), run.model(torch.device(device))
+    images, model = run.images(), run.model(find_device(device))
     numbers = chosen(images, split, limit)
     _check_samples(run, samples)
     seed = run.settings.train.seed
@@ -116,7 +117,7 @@ def _fingerprint(run: Run) -> str:
 
 def _read_likelihoods(path: Path, weights: str) -> dict[int, tuple[float, float]]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    rows = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
     return {row["image"]: (row["nll_nats"], row["effective_samples"]) for row in rows if row["weights"] == weights}
 
 
@@ -124,7 +125,9 @@ def _append_likelihoods(path: Path, weights: str, rows: dict[int, tuple[float, f
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for n, (nll, effective) in rows.items():
-            file.write(json.dumps({"format": 1, "weights": weights, "image": n, "nll_nats": nll, "effective_samples": effective}) + "\n")
+            # A new line comes first, so that one that was cut off stands alone.
+            line = {"format": 1, "weights": weights, "image": n, "nll_nats": nll, "effective_samples": effective}
+            file.write("\n" + json.dumps(line))
 
 
 def _similarities(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int) -> tuple[float, float] | None:

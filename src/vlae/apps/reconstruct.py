@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from vlae.core.vlae import VLAE
 from vlae.data import batches as data
@@ -14,6 +13,7 @@ from vlae.data.form import Form
 from vlae.data.read import write_png
 from vlae.data.source import LeftOut
 from vlae.engine.batches import DYNAMIC, as_levels, random
+from vlae.engine.device import find_device
 from vlae.engine.measure import Group, decode
 from vlae.engine.run import Run, new_folder
 from vlae.engine.sheet import as_pixels
@@ -49,7 +49,7 @@ def reconstruct(
     if run.settings.keep.code == "none":
         raise SettingError("This model has no code to decode", rule="Reconstruction needs keep.code vector or grid", do="Use vlae sample")
     new_folder(output)
-    model, size = run.model(torch.device(device)), run.facts.size if run.settings.keep.code == "vector" else None
+    model, size = run.model(find_device(device)), run.facts.size if run.settings.keep.code == "vector" else None
     form = Form(8 if run.facts.dynamic else run.facts.depth, run.facts.colours)
     written, left_out = 0, []
     for number, image in enumerate(foreign(images, form, run.settings.data, size)):

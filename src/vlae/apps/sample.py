@@ -8,6 +8,7 @@ import torch
 
 from vlae.data.read import write_png
 from vlae.engine.batches import CODE, normal, uniform
+from vlae.engine.device import find_device
 from vlae.engine.measure import PIXELS_AT_ONCE
 from vlae.engine.run import Run, new_folder
 from vlae.engine.sheet import as_pixels, sheet
@@ -37,7 +38,7 @@ def sample(
         progress: told the images done and all.
     """
     new_folder(output)
-    model = run.model(torch.device(device))
+    model = run.model(find_device(device))
     like = next(model.parameters())
     each, drawn = max(1, PIXELS_AT_ONCE // (size[0] * size[1])), []
     for first in range(0, count, each):

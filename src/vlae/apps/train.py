@@ -8,14 +8,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from vlae.data import cache
 from vlae.data.imageset import ImageSet
+from vlae.engine.device import find_device
 from vlae.engine.fit import Trainer, Watch
 from vlae.engine.run import Run, new_folder
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
-from vlae.errors import DeviceError, DiskError, RunError
+from vlae.errors import DiskError, RunError
 
 VECTOR_SIZE = (64, 64)
 
@@ -24,7 +23,8 @@ Decoding = Callable[[int, int], None]
 
 def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) -> Run:
     """Decode the images and make the run folder; nothing is left behind where that fails."""
-    check_device(settings)
+    find_device(settings.train.device)
+    _check_outside(settings, folder)
     existed = folder.exists()
     new_folder(folder)
     try:
@@ -61,14 +61,14 @@ def facts_of(images: ImageSet) -> ImageFacts:
     )
 
 
-def check_device(settings: Settings) -> None:
-    """Refuse a device that this machine does not have.
+def _check_outside(settings: Settings, folder: Path) -> None:
+    """A run among the images would become images of the next one.
 
     Raises:
-        DeviceError: a GPU is asked for and there is none.
+        DiskError: the run's folder would lie inside the folder of images.
     """
-    if settings.train.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("There is no GPU that torch can use", rule="train.device=cuda needs one", do="Set train.device=cpu or auto")
+    if settings.data.folder.resolve() in folder.resolve().parents:
+        raise DiskError(f"{folder} lies inside the folder of images", rule="A run is kept apart from its images", do="Choose another --output")
 
 
 def train(run: Run, watch: Watch) -> str:
