@@ -261,8 +261,8 @@ class _Bar:
 def _say_left_out(folder: Path) -> None:
     summary = json.loads((folder / "images.json").read_text(encoding="utf-8"))["summary"]
     lost = [left for left in summary["left_out"] if not left.get("harmless")]
-    if lost:
-        note(f"{len(lost)} files were left out, the first: {lost[0]['name']}: {lost[0]['reason']}. All are in {folder / 'images.json'}.")
+    for left in lost:
+        note(f"Left out, {left['count']} files: {left['reason']} ({', '.join(left['names'][:3])}). See {folder / 'images.json'}.")
 
 
 def _after_training(folder: Path, why: str) -> str:

@@ -1,7 +1,9 @@
 """Train: from a folder of images to a run folder."""
 
+import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 from vlae.data import cache
 from vlae.data.imageset import ImageSet
+from vlae.engine.batches import check_batch
+from vlae.engine.build import build
 from vlae.engine.device import find_device
 from vlae.engine.fit import Trainer, Watch
 from vlae.engine.run import Run, new_folder
@@ -22,7 +26,12 @@ Decoding = Callable[[int, int], None]
 
 
 def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) -> Run:
-    """Decode the images and make the run folder; nothing is left behind where that fails."""
+    """Decode the images and make the run folder; nothing is left behind where that fails.
+
+    Of several processes the first does so, and the others wait for it.
+    """
+    if process() > 0:
+        return _await(folder)
     find_device(settings.train.device)
     _check_outside(settings, folder)
     existed = folder.exists()
@@ -30,7 +39,10 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
     try:
         images, settings = _decode(settings, folder, decoding)
         facts = facts_of(images)
-        return Run.create(folder, resolve(settings, facts), facts, images)
+        resolved = resolve(settings, facts)
+        build(resolved, facts)
+        check_batch(resolved, len(images.indices("train")))
+        return Run.create(folder, resolved, facts, images)
     except BaseException:
         shutil.rmtree(folder if not existed else folder / "cache", ignore_errors=True)
         raise
@@ -59,6 +71,18 @@ def facts_of(images: ImageSet) -> ImageFacts:
     return ImageFacts.model_validate(
         {"depth": depth, "colours": colours, "size": sizes.pop() if len(sizes) == 1 else None, "dynamic": images.dynamic}
     )
+
+
+def process() -> int:
+    """The number of this process among those that torchrun started, 0 where there is one alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _await(folder: Path) -> Run:
+    """The run that the first process makes; where that fails, torchrun ends this process too."""
+    while not (folder / "config.yaml").is_file():
+        time.sleep(0.1)
+    return Run.open(folder)
 
 
 def _check_outside(settings: Settings, folder: Path) -> None:
@@ -118,6 +142,8 @@ def default_folder(source: Path) -> Path:
     Raises:
         DiskError: the folder's name cannot be used.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise DiskError("Several processes need one run folder", rule="They must agree on its name", do="Name it with --output")
     name = source.resolve().stem or "images"
     for number in range(1, 10_000):
         folder = Path("runs") / f"{name}-{number}"

@@ -57,13 +57,7 @@ class Batches:
         self.training = self.images.indices("train")
         self._order: tuple[int, np.ndarray] = (-1, self.training)
         batch = self.settings.train.batch
-        if batch > len(self.training):
-            raise DataError(
-                "There are fewer training images than a batch holds",
-                rule="train.batch must be at most the number of training images",
-                found=f"{len(self.training)} images and train.batch={batch}",
-                do=f"Set train.batch={max(1, len(self.training) // 2)}",
-            )
+        check_batch(self.settings, len(self.training))
         if batch % self.processes:
             raise SettingError("train.batch cannot be shared out", rule="It must be a multiple of the processes", found=f"{batch}, {self.processes}")
 
@@ -94,6 +88,22 @@ class Batches:
         if self._order[0] != epoch:
             self._order = (epoch, random(self.settings.train.seed, ORDER, epoch).permutation(self.training))
         return int(self._order[1][place])
+
+
+def check_batch(settings: Settings, training: int) -> None:
+    """Refuse a batch that is larger than all the training images.
+
+    Raises:
+        DataError: it is.
+    """
+    batch = settings.train.batch
+    if batch > training:
+        raise DataError(
+            "There are fewer training images than a batch holds",
+            rule="train.batch must be at most the number of training images",
+            found=f"{training} images and train.batch={batch}",
+            do=f"Set train.batch={max(1, training // 2)}",
+        )
 
 
 def as_levels(pixels: np.ndarray) -> Tensor:

@@ -4,29 +4,22 @@ The page is one HTML file that needs no network and no other file. It is the sam
 run's seed.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
 from markupsafe import Markup
 
 from vlae.apps.report import sections
-from vlae.apps.report.findings import moved, shown, site
+from vlae.apps.report.findings import STAGES, Findings, Progress, look
 from vlae.apps.report.papers import papers
 from vlae.apps.report.pictures import levels_shown, scale_colours
 from vlae.apps.report.words import Words
-from vlae.core.vlae import VLAE
-from vlae.engine.probe import read_off
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run, read_json, write_text
 from vlae.errors import RunError
 
-Progress = Callable[[int, int], None]
-
 FOLDER = Path(__file__).parent
-STAGES = 4
 
 
 def report(run: Run, output: Path | None = None, lang: str = "en", progress: Progress | None = None) -> Path:
@@ -46,49 +39,52 @@ def report(run: Run, output: Path | None = None, lang: str = "en", progress: Pro
         RunError: the run was not evaluated, or is damaged.
         DiskError: the page cannot be written.
     """
-    words, evaluation = Words(lang), _evaluation(run)
+    progress = progress or (lambda done, total: None)
+    told = sections.Told(Words(lang), run, evaluation(run), run.images())
+    found = look(run, told.images, told.evaluation, progress)
     path = output or run.folder / "report.html"
-    write_text(path, _page(sections.Told(words, run, evaluation, run.images()), progress or (lambda done, all_: None)))
+    write_text(path, page(told, found))
+    progress(STAGES, STAGES)
     return path
 
 
-def _evaluation(run: Run) -> Evaluation:
-    """What was measured on test images, else on validation images."""
+def evaluation(run: Run) -> Evaluation:
+    """What was measured on test images, else on validation images.
+
+    Raises:
+        RunError: nothing was.
+    """
     found = Evaluation.read(run, "test") or Evaluation.read(run, "validation")
     if found is None:
         raise RunError(f"{run.folder} was not evaluated", rule="A report shows what was measured", do=f"Run vlae evaluate {run.folder} first")
     return found
 
 
-def _page(told: sections.Told, progress: Progress) -> str:
-    run, images, e = told.run, told.images, told.evaluation
-    model, levels = run.model(torch.device("cpu")), levels_shown(images)
-    few = shown(run, images, model, e.split)
-    progress(1, STAGES)
-    strongest = moved(run, images, model, e.split, e.rate_bits_by_group) if told.has_code else []
-    progress(2, STAGES)
-    testable = told.has_code and bool(images.factors) and bool(len(images.indices("test")))
-    found = read_off(run, images, model) if testable else ()
-    progress(3, STAGES)
-    place = site(model, few[0])
+def page(told: sections.Told, found: Findings) -> str:
+    """The page as HTML."""
+    levels, coded = levels_shown(told.images), told.has_code
     parts = {
-        "decodings": sections.decodings(told, few, levels) if told.has_code else None,
+        "decodings": sections.decodings(told, found.shown, levels) if coded else None,
         "bits": sections.bits_table(told),
-        "map": sections.bits_map(few, levels),
-        "code": sections.code(told, strongest, levels) if told.has_code else None,
-        "probe": sections.probe(told, found) if told.has_code and images.factors else None,
-        "window": sections.window(told, place, levels) if place else None,
+        "map": sections.bits_map(found.shown, levels),
+        "code": sections.code(told, found.moved, levels) if coded else None,
+        "probe": sections.probe(told, found.readouts) if coded and told.images.factors else None,
+        "window": sections.window(told, found.site, levels) if found.site else None,
         "training": sections.training(told),
         "data": sections.data(told),
+        "settings": sections.settings(told, found.weights),
     }
-    context = {"answer": sections.answer(told, found), "schema": sections.schema(told, few[0], levels), **parts}
-    text = _rendered(told, context, model, probed=bool(found))
-    progress(STAGES, STAGES)
-    return text
+    head = {"answer": sections.answer(told, found.readouts), "schema": sections.schema(told, found.shown[0], levels)}
+    names = [name for name, part in parts.items() if part]
+    return _rendered(told, {**head, **parts, "sections": names, "papers": _papers(told, found)})
 
 
-def _rendered(told: sections.Told, context: dict[str, Any], model: VLAE, *, probed: bool) -> str:
-    run, settings = told.run, told.run.settings
+def _papers(told: sections.Told, found: Findings) -> list[str]:
+    importance = told.evaluation.importance_samples > 1
+    return papers(told.run.settings, depth=told.run.facts.depth, importance=importance, probed=bool(found.readouts))
+
+
+def _rendered(told: sections.Told, context: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -100,12 +96,7 @@ def _rendered(told: sections.Told, context: dict[str, Any], model: VLAE, *, prob
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
         colours=scale_colours(),
         images=len(told.images),
-        run_name=run.folder.resolve().name,
-        source=settings.data.folder.name,
-        sections=[name for name, part in context.items() if part and name in sections.NAMED] + ["settings"],
-        environment=read_json(run.folder / "environment.json"),
-        weights=sum(p.numel() for p in model.parameters()),
-        commands=sections.commands(told),
-        settings=sections.settings(told),
-        papers=papers(settings, depth=run.facts.depth, importance=told.evaluation.importance_samples > 1, probed=probed),
+        run_name=told.run.folder.resolve().name,
+        source=told.run.settings.data.folder.name,
+        environment=read_json(told.run.folder / "environment.json"),
     )

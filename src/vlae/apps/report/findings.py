@@ -3,7 +3,7 @@
 C colours, H and W height and width, S decodings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,17 @@ from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import uniform
 from vlae.engine.measure import Group, chosen, decode, groups, noise_for, placed
+from vlae.engine.probe import Readout, read_off
+from vlae.engine.results import Evaluation
 from vlae.engine.run import Run
 from vlae.units import bits
 
 Levels = npt.NDArray[np.float32]
 Map = npt.NDArray[np.float64]
 
+Progress = Callable[[int, int], None]
+
+STAGES = 4
 IMAGES = 6
 DECODINGS = 8
 # Of images with more pixels only half as many decodings are made: each takes a second or more.
@@ -79,6 +84,38 @@ class Site:
     """(rows, columns) of the image"""
 
 
+@dataclass(frozen=True)
+class Findings:
+    """All that the page shows of a model, in any language."""
+
+    shown: tuple[Shown, ...]
+    moved: tuple[Moved, ...]
+    """the strongest numbers of the code; none without a code"""
+    readouts: tuple[Readout, ...]
+    """none where the images have no factors, or there is no code to read"""
+    site: Site | None
+    """None where the decoder sees nothing of the image"""
+    weights: int
+
+
+def look(run: Run, images: ImageSet, evaluation: Evaluation, progress: Progress) -> Findings:
+    """Look at what a model does with images that it was not trained on.
+
+    Raises:
+        RunError: its weights are missing or damaged.
+    """
+    model, split = run.model(torch.device("cpu")), evaluation.split
+    has_code = model.encoder is not None
+    few = shown(run, images, model, split)
+    progress(1, STAGES)
+    strongest = moved(run, images, model, split, evaluation.rate_bits_by_group) if has_code else []
+    progress(2, STAGES)
+    testable = has_code and bool(images.factors) and bool(len(images.indices("test")))
+    readouts = read_off(run, images, model) if testable else ()
+    progress(3, STAGES)
+    return Findings(tuple(few), tuple(strongest), readouts, site(model, few[0]), sum(p.numel() for p in model.parameters()))
+
+
 def shown(run: Run, images: ImageSet, model: VLAE, split: str) -> list[Shown]:
     """A few images of a split, evenly spaced."""
     found: dict[int, Shown] = {}
@@ -123,7 +160,10 @@ def moved(run: Run, images: ImageSet, model: VLAE, split: str, by_group: tuple[f
     part = _middle(group, model, MOVED_SIDE)
     z, usual = model.posterior(placed(part.x, model)).centre, _usual(model, images, seed)
     uniforms = uniform((model.decoder.head.uniforms, *part.x.shape[2:]), seed, int(part.numbers[0]))
-    return [Moved(n, by_group[n], _decoded(model, _moves(z, n, usual), uniforms)) for n in strongest]
+    if not strongest:
+        return []
+    decoded = _decoded(model, torch.cat([_moves(z, n, usual) for n in strongest]), uniforms)
+    return [Moved(n, by_group[n], decoded[k * len(MOVES) : (k + 1) * len(MOVES)]) for k, n in enumerate(strongest)]
 
 
 def _moves(z: Tensor, group: int, usual: Tensor) -> Tensor:
@@ -135,7 +175,10 @@ def _moves(z: Tensor, group: int, usual: Tensor) -> Tensor:
 
 
 def _decoded(model: VLAE, z: Tensor, uniforms: Tensor) -> Levels:
-    return model.decoder.sample(z, placed(uniforms, model).expand(len(z), -1, -1, -1)).float().cpu().numpy()
+    """A decoding of each code, all with the same random numbers."""
+    each = max(1, PIXELS_AT_ONCE // uniforms[0].numel())
+    parts = [model.decoder.sample(part, placed(uniforms, model).expand(len(part), -1, -1, -1)) for part in z.split(each)]
+    return torch.cat(parts).float().cpu().numpy()
 
 
 def _usual(model: VLAE, images: ImageSet, seed: int) -> Tensor:

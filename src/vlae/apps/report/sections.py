@@ -22,9 +22,6 @@ from vlae.units import bits
 
 Section = dict[str, Any]
 
-# The sections that have a heading of their own, besides the settings.
-NAMED = ("decodings", "bits", "map", "code", "probe", "window", "training", "data")
-
 # A code of less than a bit in every image is none to speak of.
 COLLAPSED_BITS = 1.0
 SHOWN_DECODINGS = 4
@@ -327,21 +324,19 @@ def _sizes(t: Words, sizes: dict[str, Any]) -> str:
     return low if sizes["different"] == 1 else str(t("data.sizes", n=sizes["different"], low=low, high=high, most=most))
 
 
-def settings(told: Told) -> dict[str, dict[str, str | None]]:
-    """Every setting by its group, as it would be written; None where it has no effect in this run."""
-
-    def written(value: object) -> str | None:
-        return None if value is None else short(value, 120) if isinstance(value, str) else json.dumps(value)
-
-    groups = told.run.settings.model_dump(mode="json", exclude={"format"})
-    return {group: {name: written(value) for name, value in values.items()} for group, values in groups.items()}
-
-
-def commands(told: Told) -> list[tuple[str, str]]:
-    """The commands that measure the run again, make this page again and train the like of it."""
+def settings(told: Told, weights: int) -> Section:
+    """Every setting, and the commands that measure the run again, make this page again and train the like of it."""
     run, source = shlex.quote(str(told.run.folder)), shlex.quote(str(told.run.settings.data.folder))
-    return [
+    commands = [
         ("evaluate", f"vlae evaluate {run} --split {told.evaluation.split}"),
         ("report", f"vlae report {run} --lang {told.t.lang}"),
         ("train", f"vlae train {source} -c {shlex.quote(str(told.run.folder / 'config.yaml'))}"),
     ]
+    groups = told.run.settings.model_dump(mode="json", exclude={"format"})
+    written = {group: {name: _written(value) for name, value in values.items()} for group, values in groups.items()}
+    return {"groups": written, "commands": commands, "weights": weights}
+
+
+def _written(value: object) -> str | None:
+    """A setting as it would be written in a file; None where it has no effect."""
+    return None if value is None else short(value, 120) if isinstance(value, str) else json.dumps(value)

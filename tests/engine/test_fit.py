@@ -1,0 +1,188 @@
+"""The training loop: what is resumed is what was interrupted, several processes are one, and nothing absurd passes unseen."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vlae.apps.train import prepare
+from vlae.engine.fit import Trainer, learning_rate
+from vlae.engine.run import Run
+from vlae.engine.settings import load_settings
+from vlae.errors import TrainingError
+
+TINY = [
+    *("keep.window=stack1", "keep.dims=3", "model.width=4", "model.pointwise=0", "model.hidden=8", "model.prior_hidden=8"),
+    *("model.widths=[4,4]", "model.blocks=[0,0]", "train.batch=4", "train.validate_every=5", "train.validate_images=4"),
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for n in range(24):
+        Image.fromarray(np.random.default_rng(n).integers(0, 256, (10, 12), dtype=np.uint8)).save(folder / f"{n}.png")
+    return folder
+
+
+def made(images: Path, folder: Path, *overrides: str) -> Run:
+    return prepare(load_settings(None, [*TINY, *overrides], {"data.folder": images}), folder)
+
+
+def trained(run: Run, stop_at: int = 10**9) -> Trainer:
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    trainer.train(lambda: trainer.progress.step >= stop_at)
+    return trainer
+
+
+def tensors(run: Run) -> dict[str, torch.Tensor]:
+    (state,) = (run.folder / "state").glob("*.safetensors")
+    return load_file(state)
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(images: Path, tmp_path: Path) -> None:
+    whole, cut = made(images, tmp_path / "whole", "train.steps=13"), made(images, tmp_path / "cut", "train.steps=13")
+    trained(whole)
+    for stop in (3, 4, 11, 99):
+        trained(Run.open(cut.folder), stop)
+    assert equal(tensors(whole), tensors(cut))
+    assert whole.weights.read_bytes() == cut.weights.read_bytes()
+    steps = [line["step"] for line in Run.open(cut.folder).metrics() if "validation_nats" in line]
+    assert steps == [5, 10, 13]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(images: Path, tmp_path: Path) -> None:
+    whole = made(images, tmp_path / "whole", "train.steps=300", "train.validate_every=20")
+    trained(whole)
+    command = [sys.executable, "-m", "vlae.cli", "train"]
+    settings = [*TINY, "train.steps=300", "train.validate_every=20"]
+    first, rng = [*command, str(images), *settings, "-o", str(tmp_path / "cut")], np.random.default_rng(0)
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for attempt in range(20):
+        started = (tmp_path / "cut" / "config.yaml").is_file()
+        words = [*command, "--resume", str(tmp_path / "cut")] if started else first
+        child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            child.wait(timeout=float(rng.uniform(5, 12)) if attempt < 4 else 200)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            if (tmp_path / "cut").exists() and not (tmp_path / "cut" / "config.yaml").is_file():
+                import shutil
+
+                shutil.rmtree(tmp_path / "cut")
+            continue
+        assert child.returncode == 0, child.stderr.read().decode() if child.stderr else ""
+        break
+    assert equal(tensors(whole), tensors(Run.open(tmp_path / "cut")))
+
+
+@pytest.mark.slow
+def test_an_interrupt_saves_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "vlae.cli", "train", str(images), *TINY, "train.steps=100000", "-o", str(tmp_path / "run")]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "metrics.jsonl").is_file() and child.poll() is None:
+        time.sleep(0.2)
+    time.sleep(1)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "--resume" in out and "Traceback" not in err
+    assert json.loads((tmp_path / "run" / "state" / "latest.json").read_text())["step"] > 0
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(images: Path, tmp_path: Path) -> None:
+    settings = [*TINY, "train.steps=20", "train.precision=64-true", "objective.floor=0.3"]
+    alone = made(images, tmp_path / "alone", *settings[len(TINY) :])
+    trained(alone)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vlae.cli", "train"]
+    done = subprocess.run(
+        [*words, str(images), *settings, "-o", str(tmp_path / "both")], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours, theirs = tensors(alone), tensors(Run.open(tmp_path / "both"))
+    assert ours.keys() == theirs.keys()
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-9
+
+
+def test_absurd_gradients_are_skipped_and_counted(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(images, tmp_path / "run", "train.steps=6")
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    loss = trainer._loss
+    monkeypatch.setattr(trainer, "_loss", lambda terms: loss(terms) * (math.nan if trainer.progress.step in (2, 3) else 1.0))
+    before: list[torch.Tensor] = []
+    monkeypatch.setattr(trainer, "_log", lambda **more: None)
+    for _ in range(2):
+        trainer._step()
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer._step()
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    trainer._step()
+    assert trainer.progress.skipped == 2 and trainer.progress.step == 4
+    trainer._step()
+    assert trainer.progress.skipped == 2 and trainer.progress.skipped_in_a_row == 0
+
+
+def test_endless_absurd_gradients_end_the_training(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(images, tmp_path / "run", "train.steps=200")
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    loss = trainer._loss
+    monkeypatch.setattr(trainer, "_loss", lambda terms: loss(terms) * math.inf)
+    with pytest.raises(TrainingError, match="were skipped"):
+        trainer.train()
+
+
+def test_early_stopping_and_minutes(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(images, tmp_path / "run", "train.steps=500", "train.validate_every=1", "train.patience=2")
+    monkeypatch.setattr("vlae.engine.fit.validation_elbo", lambda *a: -1.0)
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    assert trainer.train() == "patience" and trainer.progress.step == 3
+    short = made(images, tmp_path / "short", "train.steps=100000", "train.max_minutes=0.02")
+    trainer = Trainer(short, short.images())
+    trainer.start()
+    assert trainer.train() == "minutes" and 0 < trainer.progress.step < 100000 and short.weights.is_file()
+
+
+def test_the_rate_is_held_at_its_target(images: Path, tmp_path: Path) -> None:
+    run = made(images, tmp_path / "run", "train.steps=400", "keep.bits=6", "train.learning_rate=0.02", "train.validate_every=400")
+    assert trained(run).progress.rate_bits == pytest.approx(6, rel=0.35)
+
+
+def test_the_averaged_weights_are_their_formula(images: Path, tmp_path: Path) -> None:
+    run = made(images, tmp_path / "run", "train.steps=50", "train.ema=0.7")
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    expected = [p.detach().clone() for p in trainer.model.parameters()]
+    for step in range(12):
+        trainer._step()
+        decay = min(0.7, (1 + step) / (10 + step))
+        expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, trainer.model.parameters(), strict=True)]
+    for e, p in zip(expected, trainer.average.parameters(), strict=True):
+        torch.testing.assert_close(e, p.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero(images: Path) -> None:
+    settings = load_settings(None, ["train.steps=100", "train.ramp=9", "train.decay=0.2", "train.learning_rate=1.0"], {"data.folder": images})
+    rates = [learning_rate(settings, step) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9:81] == [1.0] * 72 and rates[100] == 0.0
+    assert all(a > b for a, b in pairwise(rates[80:]))
