@@ -17,7 +17,7 @@ from PIL import Image
 from vlae.apps.evaluate import evaluate
 from vlae.apps.report import drawings, pictures, report
 from vlae.apps.report import page as page_of
-from vlae.apps.report.findings import MOVES, Shown, Site, look, site
+from vlae.apps.report.findings import MOVES, Findings, Moved, Shown, Site, look, site
 from vlae.apps.report.sections import Told
 from vlae.apps.report.words import LANGUAGES, Words
 from vlae.apps.train import prepare
@@ -359,6 +359,17 @@ def decoded(picture: pictures.Picture, mode: str | None = None) -> np.ndarray:
     image = Image.open(io.BytesIO(base64.b64decode(picture.uri.removeprefix("data:image/png;base64,"))))
     assert image.size == (picture.width, picture.height)
     return np.asarray(image.convert(mode) if mode else image)
+
+
+def test_incompressible_images_leave_the_page_small(grid: Case) -> None:
+    """The largest page there can be: colours of pure chance, as large as they are ever shown."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 3, 300, 300)).astype(np.float32)
+    large = Shown("noise" * 100, False, noise[0], noise[1:], noise[0, 0].astype(np.float64))
+    moved = tuple(Moved(n, 1.0, noise[n : n + 5]) for n in range(3))
+    found = Findings((large,) * 6, moved, (), Site(large, 150, 150, frozenset({(149, 150), (150, 149)})), 1)
+    told = Told(Words("ja"), grid.run, grid.evaluation, grid.run.images())
+    text = page_of(told, found)
+    assert 2_000_000 < len(text.encode()) < 5_000_000 and "noise" * 100 not in text
 
 
 # The window, and what moving the code does

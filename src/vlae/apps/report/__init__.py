@@ -66,7 +66,7 @@ def page(told: sections.Told, found: Findings) -> str:
     parts = {
         "decodings": sections.decodings(told, found.shown, levels) if coded else None,
         "bits": sections.bits_table(told),
-        "map": sections.bits_map(found.shown, levels),
+        "map": sections.bits_map(told, found.shown, levels),
         "code": sections.code(told, found.moved, levels) if coded else None,
         "probe": sections.probe(told, found.readouts) if coded and told.images.factors else None,
         "window": sections.window(told, found.site, levels) if found.site else None,

@@ -17,6 +17,7 @@ Array = npt.NDArray[Any]
 
 # The sides that pictures are cut to, where whole ones would make the page too large.
 SIDES = (300, 224, 160, 112, 64)
+THUMBNAIL = 160
 MAP = "cividis"
 
 
@@ -52,6 +53,14 @@ def picture(x: Array, levels: Range) -> Picture:
     scaled = (x.astype(np.float64) - levels.black) / (levels.white - levels.black)
     pixels = np.rint(255 * scaled.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
     return _encoded(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+
+
+def thumbnail(x: Array, levels: Range) -> Picture:
+    """Levels (c, h, w), made smaller by area averages where they are large."""
+    step = -(-max(x.shape[1:]) // THUMBNAIL)
+    height, width = (size // step for size in x.shape[1:])
+    blocks = x[:, : height * step, : width * step].reshape(len(x), height, step, width, step)
+    return picture(blocks.mean(axis=(2, 4)), levels)
 
 
 def heat(values: Array, top: float) -> Picture:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from vlae.apps.report import drawings, plots
 from vlae.apps.report.findings import MOVES, Moved, Shown, Site
-from vlae.apps.report.pictures import Range, heat, middle, picture, top_of, within
+from vlae.apps.report.pictures import Range, heat, middle, picture, thumbnail, top_of, within
 from vlae.apps.report.words import Words, figure, fixed, number, short
 from vlae.core.window import Window
 from vlae.data.imageset import ImageSet
@@ -30,7 +30,7 @@ KEPT, LEFT = 0.5, 0.1
 MOST_LISTED = 50
 MOST_LABELS = 20
 # Bytes that the pictures of a section may take: together with the rest they stay below 5 MB.
-GALLERY_BYTES, MAP_BYTES, MOVED_BYTES = 2_000_000, 900_000, 1_100_000
+GALLERY_BYTES, MAP_BYTES, MOVED_BYTES = 1_900_000, 900_000, 1_100_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def answer(told: Told, found: Sequence[Readout]) -> Section:
     return {
         "kept": t(f"answer.{kind}", rate=figure(e.rate_bits), distortion=figure(e.distortion_bits), share=number(share)),
         "total": t.join([total, *_readable(t, found)]),
-        "advice": t("answer.advice") if collapsed else None,
+        "advice": t("answer.more") if per_pixel > raw else t("answer.advice") if collapsed else None,
         "caveats": t.join(_caveats(told)),
     }
 
@@ -104,11 +104,11 @@ def schema(told: Told, first: Shown, levels: Range) -> Section:
     """An image on its way through the model, with the bits of each part."""
     e, t = told.evaluation, told.t
     window = Window.of(str(told.run.settings.keep.window), image=told.run.facts.size)
-    seen = t("count.pixels", n=f"{len(window.offsets):,}")
+    seen = t("count.every_pixel") if window.name == "all" else t("count.pixels", n=f"{len(window.offsets):,}")
     sees = "alone" if not told.has_code else "blind" if not window.offsets else "sees"
     return {
-        "original": picture(first.x, levels),
-        "decoding": picture(first.decodings[0], levels) if told.has_code else None,
+        "original": thumbnail(first.x, levels),
+        "decoding": thumbnail(first.decodings[0], levels) if told.has_code else None,
         "raw": figure(told.raw_bits_per_pixel * told.pixels_an_image),
         "rate": figure(e.rate_bits),
         "distortion": figure(e.distortion_bits),
@@ -160,6 +160,7 @@ def bits_table(told: Told) -> Section:
     stored = ("stored", told.raw_bits_per_pixel * told.pixels_an_image, float("nan"))
     rows = [*parts, total] if told.has_code else [("pixels_alone", told.total_bits, bits(e.nll_nats_se))]
     return {
+        "lead": t.join([t("bits.lead"), *([t("bits.parts")] if told.has_code else [])]),
         "plot": Markup(plots.bars_of_bits(e, stored[1], t.of("bits.plot."), has_code=told.has_code)),
         "rows": [_row(told, *row) for row in [*rows, stored]],
         "colours": told.images.channels,
@@ -182,7 +183,7 @@ def _row(told: Told, name: str, value: float, se: float) -> Section:
     }
 
 
-def bits_map(shown: Sequence[Shown], levels: Range) -> Section:
+def bits_map(told: Told, shown: Sequence[Shown], levels: Range) -> Section:
     """Images beside the bits of their pixels, all on one scale."""
     top = top_of([image.bits for image in shown])
 
@@ -191,7 +192,8 @@ def bits_map(shown: Sequence[Shown], levels: Range) -> Section:
 
     rows = within(MAP_BYTES, draw)
     totals = [figure(float(image.bits.sum())) for image in shown]
-    return {"pairs": [(*row, short(i.name), bit) for row, i, bit in zip(rows, shown, totals, strict=True)], "top": number(top, 2)}
+    pairs = [(*row, short(image.name), total) for row, image, total in zip(rows, shown, totals, strict=True)]
+    return {"lead": told.t("map.lead" if told.has_code else "map.lead_none"), "pairs": pairs, "top": number(top, 2)}
 
 
 def code(told: Told, strongest: Sequence[Moved], levels: Range) -> Section:
@@ -222,14 +224,16 @@ def code(told: Told, strongest: Sequence[Moved], levels: Range) -> Section:
 
 
 def verdict(readout: Readout) -> str:
-    """Whether a property is read off the code: kept, partly or left."""
+    """Whether a property is read off the code: kept, partly or left; unclear where its interval reaches from one end to the other."""
+    if readout.low <= LEFT and readout.high >= KEPT:
+        return "unclear"
     return "kept" if readout.r2 >= KEPT else "left" if readout.r2 <= LEFT else "partly"
 
 
 def probe(told: Told, found: Sequence[Readout]) -> Section:
     """How well the known properties of the images can be read off the code."""
     best = sorted(found, key=lambda r: -r.r2)
-    colours = {r.factor: {"kept": plots.CODE, "partly": plots.LIGHT, "left": plots.PIXELS}[verdict(r)] for r in best}
+    colours = {r.factor: {"kept": plots.CODE, "partly": plots.LIGHT, "left": plots.PIXELS, "unclear": plots.RAW}[verdict(r)] for r in best}
     rows = [
         {
             "name": short(r.factor, 40),
