@@ -1,11 +1,18 @@
 """The probe against scikit-learn, and on factors of which the answer is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from vlae.engine.probe import STRENGTHS, Part, interval, r2, readout, ridges
+from tests.data.samples import fill
+from vlae.data import cache
+from vlae.engine.build import build
+from vlae.engine.probe import STRENGTHS, Part, codes, interval, r2, readout, ridges
+from vlae.engine.settings import ImageFacts, load_settings, resolve
 
 
 @pytest.fixture
@@ -65,3 +72,18 @@ def test_the_unit_of_a_factor_does_not_matter(unit: float) -> None:
         return readout("f", *parts(lambda x: scale * (x[:, 0] + rng.normal(size=len(x))), rng), rng).r2
 
     assert found(unit) == pytest.approx(found(1.0), rel=1e-9)
+
+
+def test_codes_of_a_grid_are_equally_long_and_in_the_order_asked_for(tmp_path: Path) -> None:
+    """Images of other sizes, one by one or together: the same rows."""
+    fill(fill(tmp_path / "images", 4, size=(20, 24)), 7, size=(17, 31), start=4)
+    overrides = ["keep.code=grid", "keep.stride=4", "keep.channels=3", "keep.window=stack2", "model.width=4"]
+    settings = load_settings(None, overrides, {"data.folder": tmp_path / "images"})
+    images, facts = cache.load(settings.data, tmp_path / "cache"), ImageFacts(depth=8, colours=1, size=None)
+    torch.manual_seed(0)
+    model = build(resolve(settings, facts), facts)
+    order = np.array([6, 0, 3, 5])
+    together = codes(model, images, order, 4, seed=0)
+    assert together.shape == (4, 3 * 4 * 4)
+    for row, n in zip(together, order, strict=True):
+        assert codes(model, images, np.array([n]), 4, seed=0)[0] == pytest.approx(row, abs=1e-5)

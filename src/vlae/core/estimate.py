@@ -81,7 +81,7 @@ def importance_sampled(model: VLAE, x: Float[Tensor, "B C H W"], noises: Iterabl
     Args:
         model: its encoder runs once an image, its decoder once a sample.
         x: images.
-        noises: standard normal noise for the codes in pieces; one piece, times the batch, is decoded at once.
+        noises: standard normal noise for the codes in pieces; one sample of all images is decoded at once.
     """
     posterior = model.posterior(x)
     total: WeightSum | None = None

@@ -88,20 +88,19 @@ def bars_of_bits(evaluation: Evaluation, raw_bits: float, say: Mapping[str, str]
     plot = Plot("bits", 8.4, 2.2)
     [axes] = plot.axes
     rate, distortion = evaluation.rate_bits, evaluation.distortion_bits
+    se = float(np.nan_to_num(evaluation.distortion_bits_se))
     axes.barh(1, raw_bits, color=RAW, height=0.5)
     axes.barh(0, rate, color=CODE, height=0.5)
     axes.barh(0, distortion, left=rate, color=PIXELS, height=0.5)
-    ends = [(rate, evaluation.rate_bits_se)] * has_code + [(rate + distortion, evaluation.distortion_bits_se)]
-    for at, se in ends:
-        axes.errorbar(at, 0, xerr=np.nan_to_num(se), color=INK, capsize=4, linewidth=1.2)
+    axes.errorbar(rate + distortion, 0, xerr=se, color=INK, capsize=4, linewidth=1.2)
     if has_code:
+        axes.errorbar(rate, 0, xerr=np.nan_to_num(evaluation.rate_bits_se), color=INK, capsize=4, linewidth=1.2)
         axes.text(0, 0.31, plot.label(f"{say['code']} {number(rate)}"), color=CODE, va="bottom")
     axes.text(rate + distortion / 2, 0, plot.label(f"{say['pixels']} {number(distortion)}"), ha="center", va="center")
     axes.text(raw_bits / 2, 1, plot.label(number(raw_bits)), ha="center", va="center")
     axes.set_yticks([0, 1], [plot.label(say["model"]), plot.label(say["stored"])])
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, 1.02 * max(raw_bits, rate + distortion + 3 * np.nan_to_num(evaluation.distortion_bits_se)))
-    axes.spines["left"].set_visible(False)
+    _without_left_side(axes)
+    axes.set_xlim(0, 1.02 * max(raw_bits, rate + distortion + 3 * se))
     axes.set_xlabel(plot.label(say["axis"]))
     _thousands(axes, "x")
     return plot.svg(say["alt"])
@@ -135,11 +134,10 @@ def readouts(found: Sequence[Readout], colours: Mapping[str, str], say: Mapping[
         axes.barh(place, max(row.r2, 0), color=colours[row.factor], height=0.66)
         axes.plot([max(row.low, -0.2), row.high], [place, place], color=INK, linewidth=1.2)
     axes.set_yticks(y, [plot.label(_short(row.factor)) for row in rows])
-    axes.tick_params(axis="y", length=0)
+    _without_left_side(axes)
     axes.set_xlim(-0.2, 1)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.axvline(0, color="#8a8a8a", linewidth=0.8)
-    axes.spines["left"].set_visible(False)
     axes.set_xlabel(plot.label(say["axis"]))
     return plot.svg(say["alt"])
 
@@ -194,6 +192,11 @@ def _without_the_start(axes: Axes, *curves: Sequence[float]) -> None:
     low, high = min(later), max(later)
     room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - room, high + room)
+
+
+def _without_left_side(axes: Axes) -> None:
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
 
 
 def _thousands(axes: Axes, which: str) -> None:

@@ -1,6 +1,7 @@
 """The sections of the page: from what was measured and found to what the template prints."""
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vlae.apps.report import drawings, plots
-from vlae.apps.report.findings import MOVES, Moved, Shown, Site
+from vlae.apps.report.findings import MOVED_SIDE, MOVES, Moved, Shown, Site
 from vlae.apps.report.pictures import Range, heat, middle, picture, thumbnail, top_of, within
 from vlae.apps.report.words import Words, figure, fixed, number, short
 from vlae.core.window import Window
@@ -214,13 +215,23 @@ def code(told: Told, strongest: Sequence[Moved], levels: Range) -> Section:
     lead += [t("code.prior")] if told.run.settings.model.prior == "af" else []
     return {
         "lead": t.join(lead),
-        "moved": t.join([t("code.moved"), *([t("code.moved_grid")] if is_grid else [])]),
+        "moved": t.join(_moved(told, strongest)),
         "is_grid": is_grid,
         "plot": Markup(plots.bars_of_code(by_group, [m.group for m in strongest], t.of("code.plot."))),
         "rows": [(row, m.group + 1, figure(m.bits)) for row, m in zip(rows, strongest, strict=True)],
         "moves": MOVES,
         "top": number(top, 2),
     }
+
+
+def _moved(told: Told, strongest: Sequence[Moved]) -> list[Markup]:
+    """What was done to the code, and to how much of the image."""
+    t, words = told.t, [told.t("code.moved")]
+    if told.run.settings.keep.code == "grid" and strongest:
+        height, width = strongest[0].images.shape[2:]
+        words.append(t("code.moved_grid"))
+        words += [t("code.moved_part", height=height, width=width)] if max(height, width) == MOVED_SIDE else []
+    return words
 
 
 def verdict(readout: Readout) -> str:
@@ -270,7 +281,8 @@ def window(told: Told, site: Site, levels: Range) -> Section:
 
 def training(told: Told) -> Section | None:
     """How the training went; None where nothing of it was logged."""
-    t, train, metrics = told.t, told.run.settings.train, told.run.metrics()
+    t, train = told.t, told.run.settings.train
+    metrics = [line for line in told.run.metrics() if math.isfinite(line.get("rate_bits", math.nan) + line.get("distortion_bits", math.nan))]
     if not metrics:
         return None
     last = metrics[-1]
