@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/vlae report demo/run --lang ja --output demo/run/report.ja.html
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -143,7 +143,7 @@ def report(
     from vlae.engine.run import Run
 
     opened = Run.open(run)
-    split = "test" if opened.settings.data.test > 0 else "validation"
+    split = "test" if len(opened.images().indices("test")) else "validation"
     if Evaluation.read(opened, split) is None:
         with counting("Measuring") as progress:
             measure(opened, split, limit=200, progress=progress)

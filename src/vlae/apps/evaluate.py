@@ -158,7 +158,7 @@ def _evaluation(
     total = Estimate.of(torch.from_numpy(nll))
     dims = cost.pixels * images.channels
     # Images of different sizes: the ratio of the sums, and the delta method for its error.
-    per_dim = bits(nll.sum()) / dims.sum()
+    per_dim = float(bits(nll.sum()) / dims.sum())
     residual = Estimate.of(torch.from_numpy((nll * bits(1) - per_dim * dims) / dims.mean()))
     return Evaluation(
         split=split,

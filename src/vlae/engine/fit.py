@@ -230,10 +230,10 @@ class Trainer:
 
     def _log(self, **more: float) -> None:
         if self.fabric.is_global_zero:
-            line = {"format": 1, **asdict(self.progress), "learning_rate": learning_rate(self.settings, self.progress.step), **more}
+            line = {"format": 1, **asdict(self.progress), "learning_rate": self.optimizer.param_groups[0]["lr"], **more}
             path = self.run.folder / "metrics.jsonl"
             with disk_errors(path), path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({name: value for name, value in line.items() if value == value}) + "\n")
+                file.write(json.dumps({name: value for name, value in line.items() if math.isfinite(value)}) + "\n")
 
     def _mean(self, values: Tensor) -> Tensor:
         """The mean over processes."""
