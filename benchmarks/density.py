@@ -45,9 +45,9 @@ def measure(run: Run, limit: int | None) -> dict[str, object]:
         "unit": "bits",
         "spread": f"se {result.bits_per_dim_se:.4f}; JPEG XL {jpeg_xl.value:.4f}, se {jpeg_xl.se:.4f}",
         "against": "JPEG XL effort 9",
-        "ratio": ratio,
+        "ratio": float(ratio),
         "aim": f"<= {AIM}",
-        "met": ratio <= AIM,
+        "met": bool(ratio <= AIM),
     }
 
 
