@@ -64,7 +64,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(images: Path, tmp_pa
     assert equal(tensors(whole), tensors(cut))
     assert whole.weights.read_bytes() == cut.weights.read_bytes()
     steps = [line["step"] for line in Run.open(cut.folder).metrics() if "validation_nats" in line]
-    assert steps == [5, 10, 13]
+    assert steps[-3:] == [5, 10, 13] and len(steps) == len(set(steps))
 
 
 @pytest.mark.slow
@@ -163,9 +163,24 @@ def test_early_stopping_and_minutes(images: Path, tmp_path: Path, monkeypatch: p
     assert trainer.train() == "minutes" and 0 < trainer.progress.step < 100000 and short.weights.is_file()
 
 
-def test_the_rate_is_held_at_its_target(images: Path, tmp_path: Path) -> None:
-    run = made(images, tmp_path / "run", "train.steps=400", "keep.bits=6", "train.learning_rate=0.02", "train.validate_every=400")
-    assert trained(run).progress.rate_bits == pytest.approx(6, rel=0.35)
+@pytest.mark.parametrize("target", [1.5, 4.0])
+def test_the_rate_is_held_at_its_target(tmp_path: Path, target: float) -> None:
+    """Images that differ in brightness alone: more or fewer bits of it can be told."""
+    (tmp_path / "images").mkdir()
+    for n in range(24):
+        grain = np.random.default_rng(n).integers(0, 9, (10, 12))
+        Image.fromarray((grain + 10 * n).astype(np.uint8)).save(tmp_path / "images" / f"{n}.png")
+    settings = [
+        "train.steps=600",
+        f"keep.bits={target}",
+        "train.learning_rate=0.01",
+        "train.validate_every=600",
+        "model.prior=gaussian",
+        "train.batch=16",
+    ]
+    settings = [s for s in TINY if "prior_hidden" not in s] + settings
+    run = prepare(load_settings(None, settings, {"data.folder": tmp_path / "images"}), tmp_path / "run")
+    assert trained(run).progress.rate_bits == pytest.approx(target, rel=0.25)
 
 
 def test_the_averaged_weights_are_their_formula(images: Path, tmp_path: Path) -> None:

@@ -59,7 +59,12 @@ class Batches:
         batch = self.settings.train.batch
         check_batch(self.settings, len(self.training))
         if batch % self.processes:
-            raise SettingError("train.batch cannot be shared out", rule="It must be a multiple of the processes", found=f"{batch}, {self.processes}")
+            raise SettingError(
+                "train.batch cannot be shared out",
+                rule="It must be a multiple of the number of processes",
+                found=f"train.batch={batch} and {self.processes} processes",
+                do=f"Set train.batch={batch - batch % self.processes or self.processes}",
+            )
 
     def __call__(self, step: int) -> Batch:
         """The part of this process in the batch of a step."""

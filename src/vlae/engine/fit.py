@@ -6,6 +6,7 @@ optimiser's moments and a handful of numbers.
 
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,10 +24,12 @@ from vlae.data.files import disk_errors
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import Batch, Batches
 from vlae.engine.build import build
+from vlae.engine.device import check_compiler, find_device
 from vlae.engine.measure import validation_elbo
 from vlae.engine.memory import keep_freed_memory
-from vlae.engine.run import Run, load_tensors, read_json, save_tensors, write_json
+from vlae.engine.run import Run, load_tensors, read_json, save_tensors, write_json, write_text
 from vlae.engine.settings import Settings
+from vlae.engine.track import trackers
 from vlae.errors import RunError, TrainingError
 from vlae.units import bits, nats
 
@@ -87,7 +90,7 @@ class Trainer:
     def __init__(self, run: Run, images: ImageSet, watch: Watch = lambda told: None) -> None:
         self.run, self.images, self.watch, self.settings = run, images, watch, run.settings
         train = self.settings.train
-        self.fabric = Fabric(accelerator=train.device, devices="auto" if train.device == "cuda" else 1, precision=train.precision, **_processes())
+        self.fabric = Fabric(accelerator=find_device(train.device).type, precision=train.precision, **_processes())
         self.fabric.launch()
         torch.manual_seed(train.seed)
         self.model: VLAE = build(self.settings, run.facts)
@@ -109,8 +112,10 @@ class Trainer:
             self.average.load_state_dict(self.model.state_dict())
             self.optimizer = self._optimizer()
         if self.settings.train.compile:
+            check_compiler()
             self.model.compile(dynamic=False)
         self.network, _ = self.fabric.setup(self.model, self.optimizer)
+        self.trackers = trackers(self.run) if self.fabric.is_global_zero else ()
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> str:
         """Run to the end; why it ended is returned: done, patience, minutes or interrupted."""
@@ -132,9 +137,10 @@ class Trainer:
         return self._end("done")
 
     def _end(self, why: str) -> str:
-        if why == "minutes" or (why == "interrupted" and not self.run.weights.is_file()):
-            self._validate()
+        # Saved first: a validation out of turn must not decide what a resumed training takes for its best.
         self.save()
+        if why == "minutes" or not self.run.weights.is_file():
+            self._validate()
         return why
 
     def _timed_step(self) -> None:
@@ -226,14 +232,18 @@ class Trainer:
         self._tell("validation")
 
     def _tell(self, event: str) -> None:
-        self.watch(Told(self.progress, self.settings.train.steps, self.pace.left(self.settings.train.steps - self.progress.step), event))
+        if self.fabric.is_global_zero:
+            self.watch(Told(self.progress, self.settings.train.steps, self.pace.left(self.settings.train.steps - self.progress.step), event))
 
     def _log(self, **more: float) -> None:
         if self.fabric.is_global_zero:
             line = {"format": 1, **asdict(self.progress), "learning_rate": self.optimizer.param_groups[0]["lr"], **more}
+            finite = {name: value for name, value in line.items() if math.isfinite(value)}
             path = self.run.folder / "metrics.jsonl"
             with disk_errors(path), path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({name: value for name, value in line.items() if math.isfinite(value)}) + "\n")
+                file.write(json.dumps(finite) + "\n")
+            for track in self.trackers:
+                track(self.progress.step, finite)
 
     def _mean(self, values: Tensor) -> Tensor:
         """The mean over processes."""
@@ -245,7 +255,7 @@ class Trainer:
 
     def _all(self, mine: bool) -> bool:
         """Whether any process says so: all must stop at the same step."""
-        return bool(self._mean(torch.tensor(float(mine))).item() > 0) if self.fabric.world_size > 1 else mine
+        return self._mean(torch.tensor(float(mine), device=self.fabric.device)).item() > 0
 
     def _on_device(self, batch: Batch) -> Batch:
         like = next(self.model.parameters())
@@ -298,8 +308,7 @@ class Trainer:
         """Drop what was logged after the state was saved: those steps are taken again."""
         if self.fabric.is_global_zero:
             kept = [line for line in self.run.metrics() if line["step"] <= self.progress.step]
-            with disk_errors(self.run.folder):
-                (self.run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            write_text(self.run.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def learning_rate(settings: Settings, step: int) -> float:
@@ -324,7 +333,8 @@ def _control(settings: Settings, model: VLAE, run: Run) -> RateControl | None:
 
 
 def _processes() -> dict[str, Any]:
-    """What torchrun tells of its processes."""
+    """One device, or those that torchrun has started processes for."""
     if not torch.distributed.is_torchelastic_launched():
-        return {}
-    return {"strategy": "ddp", "num_nodes": 1}
+        return {"devices": 1}
+    here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return {"strategy": "ddp", "devices": here, "num_nodes": everywhere // here}
