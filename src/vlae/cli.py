@@ -59,16 +59,18 @@ def train(
                 rule="It takes only --max-minutes and train.max_minutes or train.device",
                 do="Leave the rest out",
             )
-        run = trainer.resume(resume, overrides + ([f"train.max_minutes={max_minutes}"] if max_minutes else []))
+        run = trainer.resume(resume, overrides + ([f"train.max_minutes={max_minutes}"] if max_minutes is not None else []))
     else:
         flags = {"data.folder": folder, "keep.preset": keep, "model.size": size, "train.steps": steps, "train.max_minutes": max_minutes}
         settings = load_settings(config, overrides, flags)
         with counting("Decoding") as decoding:
             run = trainer.prepare(settings, output or trainer.default_folder(settings.data.folder), decoding)
-        _say_left_out(run.folder)
+        if trainer.process() == 0:
+            _say_left_out(run.folder)
     with _Bar() as bar:
         why = trainer.train(run, bar.show)
-    show({"run": str(run.folder), "ended": why, **bar.last}, as_json, _after_training(run.folder, why))
+    if trainer.process() == 0:
+        show({"run": str(run.folder), "ended": why, **bar.last}, as_json, _after_training(run.folder, why))
     if why == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
@@ -78,7 +80,7 @@ def evaluate(
     run: RunFolder,
     split: Split = "test",
     samples: Annotated[int, typer.Option(help="Importance samples for the likelihood (vector codes); 1 gives the bound.")] = 1,
-    limit: Annotated[int | None, typer.Option(help="Only so many images, evenly spaced.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many images, evenly spaced.")] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:

@@ -15,7 +15,7 @@ from vlae.data.source import LeftOut
 from vlae.engine.batches import DYNAMIC, as_levels, random
 from vlae.engine.device import find_device
 from vlae.engine.measure import Group, decode
-from vlae.engine.run import Run, new_folder
+from vlae.engine.run import Run, output_folder
 from vlae.engine.sheet import as_pixels
 from vlae.errors import DataError, PartialResult, SettingError
 
@@ -48,18 +48,18 @@ def reconstruct(
     """
     if run.settings.keep.code == "none":
         raise SettingError("This model has no code to decode", rule="Reconstruction needs keep.code vector or grid", do="Use vlae sample")
-    new_folder(output)
     model, size = run.model(find_device(device)), run.facts.size if run.settings.keep.code == "vector" else None
     form = Form(8 if run.facts.dynamic else run.facts.depth, run.facts.colours)
     written, left_out = 0, []
-    for number, image in enumerate(foreign(images, form, run.settings.data, size)):
-        if isinstance(image, LeftOut):
-            left_out.append(image)
-            continue
-        _write(model, run, image, number, output, decodings)
-        written += 1
-        if done:
-            done(image.name)
+    with output_folder(output):
+        for number, image in enumerate(foreign(images, form, run.settings.data, size)):
+            if isinstance(image, LeftOut):
+                left_out.append(image)
+                continue
+            _write(model, run, image, number, output, decodings)
+            written += 1
+            if done:
+                done(image.name)
     return _told(images, Reconstructed(written, decodings, tuple(left_out)))
 
 

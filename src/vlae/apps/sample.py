@@ -10,7 +10,7 @@ from vlae.data.read import write_png
 from vlae.engine.batches import CODE, normal, uniform
 from vlae.engine.device import find_device
 from vlae.engine.measure import PIXELS_AT_ONCE
-from vlae.engine.run import Run, new_folder
+from vlae.engine.run import Run, output_folder
 from vlae.engine.sheet import as_pixels, sheet
 from vlae.errors import SettingError
 
@@ -37,7 +37,6 @@ def sample(
         device: where to compute.
         progress: told the images done and all.
     """
-    new_folder(output)
     model = run.model(find_device(device))
     like = next(model.parameters())
     each, drawn = max(1, PIXELS_AT_ONCE // (size[0] * size[1])), []
@@ -48,9 +47,10 @@ def sample(
         drawn += [as_pixels(x, run.facts.depth) for x in model.sample(noise, uniforms)]
         if progress:
             progress(len(drawn), count)
-    for number, pixels in enumerate(drawn):
-        write_png(output / f"sample-{number:04d}.png", pixels, run.facts.depth)
-    write_png(output / "sheet.png", sheet(np.stack(drawn), run.facts.depth), run.facts.depth)
+    with output_folder(output):
+        for number, pixels in enumerate(drawn):
+            write_png(output / f"sample-{number:04d}.png", pixels, run.facts.depth)
+        write_png(output / "sheet.png", sheet(np.stack(drawn), run.facts.depth), run.facts.depth)
     return output / "sheet.png"
 
 

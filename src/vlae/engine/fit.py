@@ -115,7 +115,7 @@ class Trainer:
             check_compiler()
             self.model.compile(dynamic=False)
         self.network, _ = self.fabric.setup(self.model, self.optimizer)
-        self.trackers = trackers(self.run) if self.fabric.is_global_zero else ()
+        self.trackers = trackers(self.run, self.progress.step) if self.fabric.is_global_zero else []
 
     def train(self, stop: Callable[[], bool] = lambda: False) -> str:
         """Run to the end; why it ended is returned: done, patience, minutes or interrupted."""
@@ -242,8 +242,8 @@ class Trainer:
             path = self.run.folder / "metrics.jsonl"
             with disk_errors(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(finite) + "\n")
-            for track in self.trackers:
-                track(self.progress.step, finite)
+            for tracker in self.trackers:
+                tracker.log(finite)
 
     def _mean(self, values: Tensor) -> Tensor:
         """The mean over processes."""

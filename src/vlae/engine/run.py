@@ -13,7 +13,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,21 @@ def new_folder(folder: Path) -> Path:
     if busy:
         raise DiskError(f"{folder} exists and is not empty", rule="Nothing is overwritten", do="Choose another folder, or --resume the run in it")
     return folder
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """A new folder for what the body writes; where it writes nothing the folder is gone again.
+
+    Raises:
+        DiskError: as ``new_folder``.
+    """
+    new_folder(folder)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # what holds a file cannot be removed so
+            folder.rmdir()
 
 
 def check_format(path: Path, tree: Any) -> None:

@@ -229,7 +229,7 @@ def load_settings(config: Path | None, overrides: Sequence[str], flags: Mapping[
         name, equals, value = override.partition("=")
         if not equals:
             raise SettingError(f"Override {override!r} cannot be read", rule="An override is group.name=value", do="For example keep.window=4x2")
-        _place(tree, name, yaml.safe_load(value))
+        _place(tree, name, _value(override, value))
     for name, value in flags.items():
         if value is not None:
             _place(tree, name, value)
@@ -256,6 +256,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise SettingError(f"The configuration {path} is not a mapping", rule="It has groups: data, keep, model, objective, train")
     return tree
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingError(f"Override {override!r} cannot be read", rule="Its value is YAML", do="Close every bracket and quote") from None
 
 
 def _place(tree: dict[str, Any], name: str, value: Any) -> None:
