@@ -1,6 +1,7 @@
 """The command line: parse, call one app, show its result. torch is loaded only by the commands that need it."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -197,7 +198,20 @@ def _options(
 
 def show(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result for a program or for a person."""
-    typer.echo(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
+    typer.echo(json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False) if as_json else text)
+
+
+def finite(tree: Any) -> Any:
+    """A tree with null for numbers that JSON does not have: the error of a single value, say.
+
+    >>> finite({"se": float("nan"), "bits": (1.5, float("inf"))})
+    {'se': None, 'bits': [1.5, None]}
+    """
+    if isinstance(tree, dict):
+        return {name: finite(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def note(line: str) -> None:

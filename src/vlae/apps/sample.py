@@ -58,8 +58,10 @@ def sample_size(run: Run, asked: tuple[int, int] | None) -> tuple[int, int]:
     """The size of the samples: that of the model's images, or what is asked for where the code is a grid.
 
     Raises:
-        SettingError: the model knows one size only.
+        SettingError: the model knows one size only, or the size is none.
     """
+    if asked is not None and min(asked) < 1:
+        raise SettingError("This is no size", rule="Height and width are at least 1", found=f"{asked[0]} {asked[1]}", do="Change --size")
     fixed = run.facts.size if run.settings.train.crop is None else None
     if asked is None:
         crop = run.settings.train.crop

@@ -14,10 +14,11 @@ from vlae.data import cache
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import check_batch
 from vlae.engine.build import build
-from vlae.engine.device import find_device
+from vlae.engine.device import check_compiler, find_device
 from vlae.engine.fit import Trainer, Watch
 from vlae.engine.run import Run, new_folder
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
+from vlae.engine.track import check_trackers
 from vlae.errors import DiskError, RunError
 
 VECTOR_SIZE = (64, 64)
@@ -33,6 +34,9 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
     if process() > 0:
         return _await(folder)
     find_device(settings.train.device)
+    check_trackers(settings.train.track)
+    if settings.train.compile:
+        check_compiler()
     _check_outside(settings, folder)
     existed = folder.exists()
     new_folder(folder)

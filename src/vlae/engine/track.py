@@ -1,12 +1,14 @@
 """The figures of a training for those who watch many trainings: TensorBoard and MLflow, each loaded only where it is asked for."""
 
+import importlib.util
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from vlae.engine.run import Run, read_json, write_json
-from vlae.errors import SettingError
+from vlae.errors import DeviceError
 
 
 class Tracker(Protocol):
@@ -20,20 +22,26 @@ def trackers(run: Run, step: int) -> list[Tracker]:
     """The trackers that ``train.track`` names, going on after a step.
 
     Raises:
-        SettingError: one is not installed.
+        DeviceError: one is not installed, or cannot be reached.
     """
     kinds: dict[str, Callable[[Run, int], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
-    found: list[Tracker] = []
-    for name in run.settings.train.track:
-        try:
-            found.append(kinds[name](run, step))
-        except ImportError:
-            raise SettingError(
-                f"train.track names {name}, which is not installed",
-                rule="Tracking needs the extra track",
+    check_trackers(run.settings.train.track)
+    return [kinds[name](run, step) for name in run.settings.train.track]
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Refuse trackers that are not installed.
+
+    Raises:
+        DeviceError: one is not.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise DeviceError(
+                f"{name} is not installed",
+                rule="train.track needs the extra vlae[track]",
                 do="pip install 'vlae[track]', or leave train.track out",
-            ) from None
-    return found
+            )
 
 
 class TensorBoard:
@@ -60,14 +68,28 @@ class MLflow:
     """
 
     def __init__(self, run: Run, step: int) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # A folder as the store is refused unless it is allowed: a database would need more than mlflow-skinny.
+        os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ALLOW_FILE_STORE": "true"}
         from mlflow import MlflowClient
 
-        self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or (run.folder / "mlflow").resolve().as_uri())
+        self.server = os.environ.get("MLFLOW_TRACKING_URI") or (run.folder / "mlflow").resolve().as_uri()
         kept = run.folder / "state" / "mlflow.json"
-        if step == 0 or not kept.is_file():
-            write_json(kept, {"format": 1, "run": self._new(run)})
+        with self._told():
+            self.client = MlflowClient(self.server)
+            if step == 0 or not kept.is_file():
+                write_json(kept, {"format": 1, "run": self._new(run)})
         self.run: str = read_json(kept)["run"]
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            found = str(error).partition("\n")[0]
+            rule = "MLFLOW_TRACKING_URI names a server that answers, or is unset"
+            raise DeviceError(f"MLflow cannot write to {self.server}", rule=rule, found=found, do="Mend it, and go on with --resume") from None
 
     def _new(self, run: Run) -> str:
         experiment = self.client.get_experiment_by_name("vlae")
@@ -86,4 +108,5 @@ class MLflow:
         metrics: list[Any] = [
             Metric(name, float(value), now, int(figures["step"])) for name, value in figures.items() if name not in ("format", "step")
         ]
-        self.client.log_batch(self.run, metrics)
+        with self._told():
+            self.client.log_batch(self.run, metrics)
