@@ -35,6 +35,8 @@ from vlae.units import bits, nats
 
 # So many skipped updates in a row end a training.
 MOST_SKIPPED = 100
+# A kill loses at most so much work.
+SAVE_EVERY_S = 60.0
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Pace:
 
     def left(self, steps: int) -> float:
         """Seconds until so many more steps are done."""
-        return steps * sum(self.times) / len(self.times) if self.times else math.nan
+        return steps * sum(self.times) / len(self.times) if self.times else math.nan if steps else 0.0
 
 
 class Told(NamedTuple):
@@ -131,7 +133,7 @@ class Trainer:
                 self._validate()
                 if train.patience is not None and self.progress.since_best >= train.patience:
                     return self._end("patience")
-            if self._all(time.monotonic() - saved > 60):
+            if self._all(time.monotonic() - saved > SAVE_EVERY_S):
                 self.save()
                 saved = time.monotonic()
         return self._end("done")

@@ -31,7 +31,7 @@ from vlae.data.files import beside
 from vlae.data.imageset import ImageSet
 from vlae.engine.build import build
 from vlae.engine.settings import FORMAT, ImageFacts, Settings, validated
-from vlae.errors import DiskError, RunError
+from vlae.errors import DiskError, RunError, SettingError
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Run:
             check_format(folder / "config.yaml", tree)
             check_format(folder / "images.json", images)
             return cls(folder, validated(tree), ImageFacts.model_validate(images["facts"]))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, SettingError) as error:
             raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
 
     def images(self) -> ImageSet:

@@ -280,7 +280,7 @@ def _explained(error: ValidationError) -> SettingError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, known_names(), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, known_names() if "." in name else list(Settings.model_fields), n=1, cutoff=0.5)
         return SettingError(
             f"{name} is not a setting", rule="Settings are spelt exactly", do=f"Did you mean {near[0]}?" if near else "See docs/settings.md"
         )

@@ -1,0 +1,133 @@
+"""The run folder: what is newer, foreign, torn or missing is refused in one sentence, and nothing is half written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlae.engine.run import Run, check_format, environment, load_tensors, new_folder, output_folder, save_tensors, write_json
+from vlae.engine.settings import ImageFacts, load_settings, resolve
+from vlae.errors import DiskError, RunError
+
+FACTS = ImageFacts(depth=8, colours=1, size=(12, 12))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run without images: its description alone."""
+    folder = tmp_path / "run"
+    settings = resolve(load_settings(None, [], {"data.folder": "images"}), FACTS)
+    write_json(folder / "images.json", {"format": 1, "facts": FACTS.model_dump(mode="json"), "summary": {}})
+    write_json(folder / "config.yaml", settings.model_dump(mode="json"))  # JSON is YAML
+    return Run(folder, settings, FACTS)
+
+
+def test_a_run_is_read_as_it_was_written(run: Run) -> None:
+    assert Run.open(run.folder) == run
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "images.json"])
+def test_a_newer_format_is_refused(run: Run, name: str) -> None:
+    tree = json.loads((run.folder / name).read_text())
+    write_json(run.folder / name, tree | {"format": 7})
+    with pytest.raises(RunError, match=r"newer version.*format 7.*Update"):
+        Run.open(run.folder)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "images.json"])
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"format": "x"}', '{"format": 1}', "\x00\x01"])
+def test_a_damaged_description_is_refused(run: Run, name: str, content: str) -> None:
+    (run.folder / name).write_text(content)
+    with pytest.raises(RunError):
+        Run.open(run.folder)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(RunError, match="is not a run"):
+            Run.open(folder)
+
+
+def test_a_misspelt_key_in_a_run_is_told(run: Run) -> None:
+    text = (run.folder / "config.yaml").read_text()
+    (run.folder / "config.yaml").write_text(text.replace('"batch"', '"bach"'))
+    with pytest.raises(RunError, match=r"train.bach is not a setting.*train.batch"):
+        Run.open(run.folder)
+
+
+def tensors(*shape: int) -> dict[str, torch.Tensor]:
+    return {"a": torch.randn(shape, generator=torch.Generator().manual_seed(0)), "b": torch.arange(3.0)}
+
+
+def test_tensors_go_to_a_file_and_back_with_their_metadata(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "w.safetensors", tensors(4, 5), step="9")
+    found = {name: torch.zeros_like(t) for name, t in tensors(4, 5).items()}
+    assert load_tensors(tmp_path / "w.safetensors", found)["step"] == "9"
+    assert all(torch.equal(found[name], t) for name, t in tensors(4, 5).items())
+
+
+@pytest.mark.parametrize(
+    "harm, told",
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-8]), "is damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5]), "is damaged"),
+        (lambda path: path.write_bytes(b""), "is damaged"),
+        (lambda path: path.write_bytes(b"\xff" * 64), "is damaged"),
+        (lambda path: save_tensors(path, tensors(5, 4)), "another model"),
+        (lambda path: save_tensors(path, {"a": torch.zeros(4, 5)}), "another model"),
+        (lambda path: save_tensors(path, {**tensors(4, 5), "c": torch.zeros(1)}), "another model"),
+        (lambda path: save_tensors(path, tensors(4, 5), format="12"), "newer version"),
+        (lambda path: save_tensors(path, tensors(4, 5), format="one"), "no format version"),
+    ],
+)
+def test_weights_that_are_torn_foreign_or_newer_change_nothing(tmp_path: Path, harm: object, told: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, tensors(4, 5))
+    harm(path)  # type: ignore[operator]
+    into = {name: torch.full_like(t, 7.0) for name, t in tensors(4, 5).items()}
+    with pytest.raises(RunError, match=told):
+        load_tensors(path, into)
+    assert all((t == 7).all() for t in into.values())
+
+
+def test_torn_lines_of_metrics_are_passed_over(run: Run) -> None:
+    (run.folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "be')
+    assert [line["step"] for line in run.metrics()] == [1, 2]
+
+
+def test_results_have_a_format_and_newer_ones_are_refused(run: Run) -> None:
+    assert run.result("none") is None
+    path = run.write_result("some", {"bits": 2.0})
+    assert run.result("some") == {"format": 1, "bits": 2.0}
+    write_json(path, {"format": 2, "bits": 2.0})
+    with pytest.raises(RunError, match="newer"):
+        run.result("some")
+
+
+def test_an_output_folder_is_new_and_leaves_nothing_where_nothing_was_written(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "a" / "b") as folder:
+        assert folder.is_dir()
+        raise ZeroDivisionError
+    assert not (tmp_path / "a" / "b").exists()
+    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "kept") as folder:
+        (folder / "one.png").write_bytes(b"1")
+        raise ZeroDivisionError
+    assert (tmp_path / "kept" / "one.png").is_file()
+    with pytest.raises(DiskError, match="not empty"):
+        new_folder(tmp_path / "kept")
+    with pytest.raises(DiskError):
+        new_folder(tmp_path / "kept" / "one.png")
+
+
+def test_the_environment_tells_what_bit_identity_depends_on() -> None:
+    found = environment()
+    assert found["torch"] == torch.__version__ and found["threads"] == torch.get_num_threads()
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_formats_that_are_none() -> None:
+    for tree in (None, [], {}, {"format": "1"}, {"format": None}):
+        with pytest.raises(RunError, match="no format version"):
+            check_format(Path("x"), tree)
