@@ -2,28 +2,35 @@
 
 Cases: (a) 28x28 binary with a vector code, the paper's architecture (6 causal layers of 12 filters, 64 dimensions, 4 MADEs of 640 units);
 (b) 64x64 crops of 8-bit grey with a grid code. The opponent (``plain.py``) has 3x3 kernels multiplied by a mask, runs eagerly, in float32,
-channels first; each of its causal layers is timed against a bare ``Conv2d`` of its shape. Also printed: which share of the machine's own
-measured convolution rate a step reaches, counting multiplications of allowed taps alone.
+channels first; each of its causal layers is timed against a bare ``Conv2d`` of its shape. Ours runs in float32 and in bfloat16 (pixels,
+means and codes stay in float32). Also printed: which share of the machine's own measured convolution rate a step reaches, counting
+multiplications of allowed taps alone; and with ``--curve`` how far the losses of the three part from one another on drawn parts, trained
+from the same weights on the same batches.
 
-    python benchmarks/training.py --json [--quick] [--compile]
+    python benchmarks/training.py --json [--quick] [--curve]
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from plain import MaskedConv, plain
 from vlae.apps.doctor import convolution_rate
+from vlae.core.estimate import Estimate
 from vlae.core.objective import elbo
-from vlae.core.vlae import VLAE
+from vlae.core.vlae import VLAE, Terms
+from vlae.data.parts import draw
 from vlae.engine.build import build
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.settings import ImageFacts, load_settings, resolve
+from vlae.units import bits
 
 PAPER = ["keep.window=stack6", "keep.dims=64", "model.width=12", "model.map_channels=4", "model.condition=input", "model.hidden=450"]
 CASES = {
@@ -45,18 +52,30 @@ def model_and_batch(case: str) -> tuple[VLAE, torch.Tensor, torch.Tensor]:
     return model, x, noise
 
 
-def stepper(model: VLAE, x: torch.Tensor, noise: torch.Tensor, network: Callable | None = None) -> Callable[[], float]:
-    """One update of the weights."""
-    optimizer = torch.optim.Adamax(model.parameters(), lr=1e-3)
+Step = Callable[[torch.Tensor, torch.Tensor], float]
 
-    def step() -> float:
-        loss = elbo((network or model)(x, noise))
+
+def stepper(model: VLAE, precision: torch.dtype = torch.float32) -> Step:
+    """One update of the weights, which returns the loss."""
+    optimizer = torch.optim.Adamax(model.parameters(), lr=2e-3)
+
+    def step(x: torch.Tensor, noise: torch.Tensor) -> float:
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            terms: Terms = model(x, noise)
+        loss = elbo(terms)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         return loss.item()
 
     return step
+
+
+def steppers(model: VLAE) -> dict[str, Step]:
+    """The updates that are compared, each of a copy of one model."""
+    ours = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    copies = {name: stepper(copy.deepcopy(model).to(memory_format=torch.channels_last), precision) for name, precision in ours.items()}
+    return {**copies, "plain": stepper(plain(model))}
 
 
 def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -72,29 +91,54 @@ def alternate(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
     return times
 
 
-def measure(case: str, rounds: int, compiled: bool) -> list[dict[str, object]]:
+def measure(case: str, rounds: int) -> list[dict[str, object]]:
     """The rows of one case."""
     model, x, noise = model_and_batch(case)
-    twin = plain(model)
-    ours = model.to(memory_format=torch.channels_last)
-    x_ours = x.contiguous(memory_format=torch.channels_last)
+    twin, last = plain(model), x.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        apart = (ours(x_ours, noise).elbo - twin(x, noise).elbo).abs().max().item() / x[0].numel()
-    network = torch.compile(ours, dynamic=False) if compiled else None
-    steps = {"ours": stepper(ours, x_ours, noise, network), "plain": stepper(twin, x, noise)}
-    times = alternate(steps, rounds)
-    median = {name: statistics.median(t) for name, t in times.items()}
+        apart = (model(last, noise).elbo - twin(x, noise).elbo).abs().max().item() / x[0].numel()
+    steps = steppers(model)
+    images = {name: x if name == "plain" else last for name in steps}
+    times = alternate({name: lambda step=step, name=name: step(images[name], noise) for name, step in steps.items()}, rounds)
+    rows = [row(case, "difference of the bound from plain", apart, "nats/value", "", "plain", None, "<= 1e-4", apart <= 1e-4)]
+    for name in ("float32", "bfloat16"):
+        ratios = [p / o for p, o in zip(times["plain"], times[name], strict=True)]
+        low, ratio, high = statistics.quantiles(ratios, n=4)
+        speed = len(x) / statistics.median(times[name])
+        rows.append(row(case, f"training, {name}", speed, "images/s", f"ratio {low:.2f} to {high:.2f}", "plain", ratio))
     with FlopCounterMode(display=False) as counter:
-        stepper(ours, x_ours, noise)()
-    share = counter.get_total_flops() / median["ours"] / 1e9 / convolution_rate()
-    ratio = median["plain"] / median["ours"]
-    low, _, high = statistics.quantiles([p / o for p, o in zip(times["plain"], times["ours"], strict=True)], n=4)
-    rows = [
-        row(case, "training", len(x) / median["ours"], "images/s", f"ratio {low:.2f} to {high:.2f}", "plain", ratio),
-        row(case, "difference of the bound from plain", apart, "nats/value", "", "plain", None, "<= 1e-4", apart <= 1e-4),
-        row(case, "share of the machine's convolution rate", share, "of 1", "", "bare convolution", None),
-    ]
+        stepper(model)(last, noise)
+    share = counter.get_total_flops() / statistics.median(times["float32"]) / 1e9 / convolution_rate()
+    rows.append(row(case, "share of the machine's convolution rate, float32", share, "of 1", "", "bare convolution", None))
     return [*rows, bare(case, twin, rounds)]
+
+
+def curve(case: str, steps: int) -> list[dict[str, object]]:
+    """How far the losses of a training part, over its last third: ours less plain, step by step, with the error of that mean."""
+    model, x, noise = model_and_batch(case)
+    batches = [drawn(case, number) for number in range(steps)]
+    model.initialise(batches[0], noise)
+    losses: dict[str, np.ndarray] = {}
+    for name, step in steppers(model).items():
+        torch.manual_seed(0)
+        losses[name] = np.array([step(batch, torch.randn_like(noise)) for batch in batches])
+    per_value = bits(1.0) / x[0].numel()
+    end = slice(-(steps // 3), None)
+    rows = []
+    for name in ("float32", "bfloat16"):
+        apart = Estimate.of(torch.from_numpy((losses[name] - losses["plain"])[end] * per_value))
+        spread = f"se {apart.se:.5f}; plain {losses['plain'][end].mean() * per_value:.4f} over the last {apart.n} of {steps} steps"
+        rows.append(row(case, f"loss of {name} less plain", apart.value, "bits/value", spread, "plain", None))
+    return rows
+
+
+def drawn(case: str, number: int) -> torch.Tensor:
+    """A batch of drawn parts that fits a case."""
+    _, facts, batch = CASES[case]
+    side = facts.size[0] if facts.size else 64
+    pixels = np.stack([draw(number * batch + n, side).image for n in range(batch)]).reshape(batch, 1, side, side)
+    x = torch.from_numpy((pixels >= 110 if facts.depth == 1 else pixels).astype(np.float32))
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def bare(case: str, twin: VLAE, rounds: int) -> dict[str, object]:
@@ -142,10 +186,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: shows that it works")
-    parser.add_argument("--compile", action="store_true", help="compile ours (needs a C++ compiler)")
+    parser.add_argument("--curve", action="store_true", help="also train and compare the losses")
     options = parser.parse_args()
     keep_freed_memory()
-    rows = [r for case in CASES for r in measure(case, 3 if options.quick else 15, options.compile)]
+    rows = [r for case in CASES for r in measure(case, 3 if options.quick else 15)]
+    if options.curve:
+        rows += [r for case in CASES for r in curve(case, 9 if options.quick else 150)]
     print(json.dumps(rows, indent=1) if options.json else "\n".join(str(r) for r in rows))
 
 

@@ -99,7 +99,7 @@ LAYERS = {
     "linear": (lambda: Linear(6, 5, scale=0.3), (40, 6)),
     "conv": (lambda: Conv(3, 5, scale=2.0), (6, 3, 5, 7)),
     "strided": (lambda: Conv(3, 5, stride=2), (6, 3, 5, 7)),
-    "taps": (lambda: TapConv(3, 5, TAP_SETS["2x3"], scale=0.1), (6, 3, 5, 7)),
+    "taps": (lambda: TapConv(3, 5, TAP_SETS["2x3"]), (6, 3, 5, 7)),
 }
 
 

@@ -152,3 +152,26 @@ def test_the_papers_binary_model_has_its_shapes():
     whole = VLAE(Prior(), VectorEncoder(PYRAMID, (1, 28, 28), 64, 45, None, 0), made_of)
     terms = whole(levels(head, 2, (28, 28)), torch.randn(2, 64))
     assert terms.log_px_z_map.shape == (2, 28, 28) and terms.log_pz_parts.shape == terms.log_qz_x_parts.shape == (2, 64)
+
+
+@each_model
+@torch.no_grad()
+def test_in_lower_precision_pixels_means_and_codes_keep_theirs(name, head, code, iaf):
+    """bfloat16 has 8 bits: what reads pixels or a code, or writes means, is computed as it is without it."""
+    whole, x, noise = made(name, head, code, iaf)
+    whole, x, noise = whole.float(), x.float(), noise.float()
+    whole.initialise(x, noise)
+    seen: list[tuple[WeightNorm, torch.Tensor, torch.Tensor]] = []
+    hooks = [m.register_forward_hook(lambda m, x, y: seen.append((m, x[0], y))) for m in whole.modules() if isinstance(m, WeightNorm)]
+    with torch.autocast(x.device.type, torch.bfloat16):
+        lower = whole(x, noise)
+    for hook in hooks:
+        hook.remove()
+    assert all(part.dtype == torch.float32 for part in lower)
+    for layer, given, out in seen:
+        assert not layer.exact or torch.equal(out, layer(given.float()))
+    lowered = sum(out.dtype == torch.bfloat16 for _, _, out in seen)
+    assert 0 < lowered < len(seen)
+    full = whole(x, noise)
+    assert (lower.elbo - full.elbo).abs().max() / x[0].numel() < 0.03
+    assert not torch.equal(lower.elbo, full.elbo)

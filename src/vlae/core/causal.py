@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from vlae.core.layers import Conv, TapConv, TapGrid
+from vlae.core.layers import Conv, TapConv, TapGrid, full_precision, lowered
 from vlae.core.taps import Layer, Layers, Reads
 
 Conditioning = Literal["layers", "input"]
@@ -48,7 +48,7 @@ class CausalNet(nn.Module):
         self.layers, self.inputs, self.width = layers, inputs, width
         self.fixed = [layer.fixed is not None for layer in layers]
         self.convs: Sequence[Sequence[TapConv]] = nn.ModuleList(  # type: ignore[assignment]
-            nn.ModuleList(TapConv(self.channels(r.source), 2 * width, r.taps) for r in layer.reads if not layer.fixed) for layer in layers
+            nn.ModuleList(self._conv(r) for r in layer.reads if not layer.fixed) for layer in layers
         )
         reads_code = [code > 0 and not layer.fixed and (condition == "layers" or self._reads_context(layer)) for layer in layers]
         self.conditions = nn.ModuleDict({str(n): Conv(code, 2 * width, kernel=1) for n, reads in enumerate(reads_code) if reads})
@@ -57,10 +57,16 @@ class CausalNet(nn.Module):
 
     def channels(self, source: int) -> int:
         """How many channels a source has: those of the image for it and its contexts, else the width."""
-        return self.inputs if source == 0 or self.fixed[source - 1] else self.width
+        return self.inputs if self._is_context(source) else self.width
+
+    def _conv(self, read: Reads) -> TapConv:
+        return TapConv(self.channels(read.source), 2 * self.width, read.taps, exact=self._is_context(read.source))
+
+    def _is_context(self, source: int) -> bool:
+        return source == 0 or self.fixed[source - 1]
 
     def _reads_context(self, layer: Layer) -> bool:
-        return any(r.source == 0 or self.fixed[r.source - 1] for r in layer.reads)
+        return any(self._is_context(r.source) for r in layer.reads)
 
     def condition(self, number: int, code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B D H W"] | None:
         """What the code map adds to layer ``number`` (from 0) before its gate; None where it adds nothing."""
@@ -71,7 +77,8 @@ class CausalNet(nn.Module):
         values = self.contexts(image)
         for number, layer in list(enumerate(self.layers))[len(values) - 1 :]:
             parts = [conv(values[read.source]) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
-            values.append(combine(parts, self.condition(number, code), None if layer.residual is None else values[layer.residual]))
+            residual = None if layer.residual is None else values[layer.residual]
+            values.append(lowered(combine(parts, self.condition(number, code), residual)))
         if not self.layers:
             assert code is not None, "a decoder that sees nothing needs a code"
             return Seen(code, None)
@@ -81,14 +88,17 @@ class CausalNet(nn.Module):
         """The linear prediction from the values of the sources, where there is one."""
         if self.predictor is None or self.prediction is None:
             return None
-        return TapGrid(self.predictor.taps).convolve(values[self.predictor.source], self.prediction, None)
+        context = values[self.predictor.source]
+        with full_precision(context):
+            return TapGrid(self.predictor.taps).convolve(context, self.prediction, None)
 
     def contexts(self, image: Float[Tensor, "B K H W"]) -> list[Tensor]:
         """The image, and the values of the fixed layers, which come first."""
         values: list[Tensor] = [image]
-        for layer in self.layers:
-            if layer.fixed:
-                values.append(filtered(layer, values))
+        with full_precision(image):
+            for layer in self.layers:
+                if layer.fixed:
+                    values.append(filtered(layer, values))
         return values
 
 

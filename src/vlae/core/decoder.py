@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         predictor = self._predictor(window, head)
         schedule(layers, predictor)
         self.net = CausalNet(layers, channels, width, map_channels if code_map else 0, condition, predictor)
-        self.out = Conv(width if layers else map_channels, head.outputs, kernel=1, scale=0.1)
+        self.out = Conv(width if layers else map_channels, head.outputs, kernel=1, scale=0.1, exact=True)
 
     @staticmethod
     def _predictor(window: Window, head: Head) -> Reads | None:

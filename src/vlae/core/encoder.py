@@ -76,7 +76,7 @@ class VectorEncoder(nn.Module):
         rows, columns = pyramid.grid(height, width)
         self.down = pyramid.down(channels)
         self.hidden = Linear(pyramid.widths[-1] * rows * columns, hidden)
-        self.out = Linear(hidden, 2 * dims + context)
+        self.out = Linear(hidden, 2 * dims + context, exact=True)
         self.dims, self.context, self.flow = dims, context, flow
 
     def forward(self, v: Float[Tensor, "B C H W"]) -> Posterior:
@@ -94,7 +94,7 @@ class GridEncoder(nn.Module):
     def __init__(self, pyramid: Pyramid, colours: int, channels: int, flow: Flow | None, context: int) -> None:
         super().__init__()
         self.pyramid, self.down = pyramid, pyramid.down(colours)
-        self.out = Conv(pyramid.widths[-1], 2 * channels + context, kernel=1)
+        self.out = Conv(pyramid.widths[-1], 2 * channels + context, kernel=1, exact=True)
         self.channels, self.context, self.flow = channels, context, flow
 
     def forward(self, v: Float[Tensor, "B C H W"]) -> Posterior:
@@ -120,7 +120,7 @@ class VectorMap(nn.Module):
     def __init__(self, pyramid: Pyramid, image: tuple[int, int], dims: int, hidden: int, outputs: int) -> None:
         super().__init__()
         self.rows, self.columns = pyramid.grid(*image)
-        self.first = Linear(dims, hidden)
+        self.first = Linear(dims, hidden, exact=True)
         self.second = Linear(hidden, pyramid.widths[-1] * self.rows * self.columns)
         self.up = pyramid.up(outputs)
 
@@ -134,7 +134,7 @@ class GridMap(nn.Module):
 
     def __init__(self, pyramid: Pyramid, channels: int, outputs: int) -> None:
         super().__init__()
-        self.first = Conv(channels, pyramid.widths[-1])
+        self.first = Conv(channels, pyramid.widths[-1], exact=True)
         self.up = pyramid.up(outputs)
 
     def forward(self, z: Float[Tensor, "B K h w"], image: tuple[int, int]) -> Float[Tensor, "B M H W"]:

@@ -42,7 +42,8 @@ class Made(nn.Module):
         degrees = [torch.arange(1, dims + 1), *[inner] * (layers - 1)]
         outer = torch.arange(dims).repeat(2 if scaled else 1)
         masks = [a[None, :] <= b[:, None] for a, b in zip(degrees, [*degrees[1:], outer], strict=True)]
-        linears = [*(MaskedLinear(mask) for mask in masks[:-1]), MaskedLinear(masks[-1], scale=0.1)]
+        inner_linears = [MaskedLinear(mask, exact=n == 0) for n, mask in enumerate(masks[:-1])]
+        linears = [*inner_linears, MaskedLinear(masks[-1], scale=0.1, exact=True)]
         self.linears: Sequence[MaskedLinear] = nn.ModuleList(linears)  # type: ignore[assignment]
         self.context = Linear(context, hidden) if context else None
         self.scaled = scaled
@@ -60,8 +61,8 @@ class Made(nn.Module):
 class MaskedLinear(Linear):
     """A weight-normalised linear map in which output o reads input i only where ``mask[o, i]``."""
 
-    def __init__(self, mask: Tensor, scale: float = 1.0) -> None:
-        super().__init__(mask.shape[1], mask.shape[0], scale)
+    def __init__(self, mask: Tensor, scale: float = 1.0, exact: bool = False) -> None:
+        super().__init__(mask.shape[1], mask.shape[0], scale, exact)
         self.register_buffer("mask", mask.to(self.v.dtype), persistent=False)
 
     def weight(self) -> Tensor:
@@ -77,7 +78,7 @@ class MaskedGrid(nn.Module):
     def __init__(self, channels: int, hidden: int, layers: int, scaled: bool, context: int = 0) -> None:
         super().__init__()
         self.net = CausalNet(stack(layers), channels, hidden, code=context)
-        self.out = Conv(hidden, channels * (2 if scaled else 1), kernel=1, scale=0.1)
+        self.out = Conv(hidden, channels * (2 if scaled else 1), kernel=1, scale=0.1, exact=True)
         self.scaled = scaled
 
     def forward(self, y: Float[Tensor, "B K H W"], context: Float[Tensor, "B M H W"] | None = None) -> tuple[Tensor, Tensor]:

@@ -22,13 +22,27 @@ class WeightNorm(nn.Module):
     set so that it stays so (Salimans and Kingma 2016, arXiv:1602.07868, equation 6).
     """
 
-    def __init__(self, outputs: int, fan: tuple[int, ...], scale: float = 1.0) -> None:
+    def __init__(self, outputs: int, fan: tuple[int, ...], scale: float = 1.0, exact: bool = False) -> None:
         super().__init__()
         self.v = nn.Parameter(0.05 * torch.randn(outputs, *fan))
         self.g = nn.Parameter(torch.ones(outputs))
         self.b = nn.Parameter(torch.zeros(outputs))
-        self.scale = scale
+        self.scale, self.exact = scale, exact
         self.initialising = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map of ``x``; one that is ``exact`` keeps the weights' precision where autocast lowers it elsewhere.
+
+        Pixels, means and codes need that: bfloat16 rounds a pixel to a quarter of an 8-bit level.
+        """
+        if not self.exact:
+            return self.settled(self.mapped(x))
+        with full_precision(x):
+            return self.settled(self.mapped(x.to(self.v.dtype)))
+
+    def mapped(self, x: Tensor) -> Tensor:
+        """What the layer makes of its input."""
+        raise NotImplementedError
 
     def weight(self) -> Tensor:
         """The weights ``g v / ||v||``, computed once a step."""
@@ -50,6 +64,17 @@ class WeightNorm(nn.Module):
         return (y - mean.view(shape)) * gain.view(shape)
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """Within it, nothing on the device of ``x`` is computed in less than its own precision."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def lowered(x: Tensor) -> Tensor:
+    """The values in the precision that autocast wants, where it is on."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 @contextmanager
 def initialising(model: nn.Module) -> Iterator[None]:
     """Within it, every weight-normalised layer of ``model`` initialises itself from the first batch that passes through."""
@@ -67,34 +92,34 @@ def initialising(model: nn.Module) -> Iterator[None]:
 class Linear(WeightNorm):
     """A weight-normalised linear map."""
 
-    def __init__(self, inputs: int, outputs: int, scale: float = 1.0) -> None:
-        super().__init__(outputs, (inputs,), scale)
+    def __init__(self, inputs: int, outputs: int, scale: float = 1.0, exact: bool = False) -> None:
+        super().__init__(outputs, (inputs,), scale, exact)
 
-    def forward(self, x: Float[Tensor, "B i"]) -> Float[Tensor, "B o"]:
-        return self.settled(F.linear(x, self.weight(), self.b))
+    def mapped(self, x: Float[Tensor, "B i"]) -> Float[Tensor, "B o"]:
+        return F.linear(x, self.weight(), self.b)
 
 
 class Conv(WeightNorm):
     """A weight-normalised convolution that keeps the size, or divides it by ``stride``."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, scale: float = 1.0) -> None:
-        super().__init__(outputs, (inputs, kernel, kernel), scale)
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, scale: float = 1.0, exact: bool = False) -> None:
+        super().__init__(outputs, (inputs, kernel, kernel), scale, exact)
         self.stride, self.padding = stride, kernel // 2
 
-    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
-        return self.settled(channels_last(F.conv2d(x, self.weight(), self.b, self.stride, self.padding)))
+    def mapped(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
+        return channels_last(F.conv2d(x, self.weight(), self.b, self.stride, self.padding))
 
 
 class TapConv(WeightNorm):
     """A weight-normalised convolution that reads a set of causal taps: only those have weights."""
 
-    def __init__(self, inputs: int, outputs: int, taps: tuple[Offset, ...], scale: float = 1.0) -> None:
-        super().__init__(outputs, (inputs, len(taps)), scale)
+    def __init__(self, inputs: int, outputs: int, taps: tuple[Offset, ...], exact: bool = False) -> None:
+        super().__init__(outputs, (inputs, len(taps)), exact=exact)
         self.taps = tuple(sorted(taps))
         self.grid = TapGrid(self.taps)
 
-    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
-        return self.settled(self.grid.convolve(x, self.weight(), self.b))
+    def mapped(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        return self.grid.convolve(x, self.weight(), self.b)
 
 
 class TapGrid:
