@@ -30,15 +30,17 @@ def along_the_wavefront(net, image, code):
     steps = torch.full((height, width), -1)
     count = 0
 
-    def write(seen, i, j):
+    def write(seen, line):
         nonlocal count
+        i = torch.tensor(line.rows)
+        j = line.time - line.slope * i
         assert (steps[i, j] == -1).all(), "no pixel is written twice"
         steps[i, j] = count
         count += 1
         features[:, :, i, j] = seen.features[..., 0]
         if seen.prediction is not None:
             prediction[:, :, i, j] = seen.prediction[..., 0]
-        return image[:, :, i, j]
+        return image[:, :, i, j].unsqueeze(-1)
 
     with torch.no_grad():
         Wavefront(net, code, batch, height, width).run(write)

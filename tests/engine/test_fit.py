@@ -151,6 +151,32 @@ def test_absurd_gradients_are_skipped_and_counted(images: Path, tmp_path: Path, 
     assert trainer.progress.skipped == 2 and trainer.progress.skipped_in_a_row == 0
 
 
+def test_lower_precision_rounds_no_pixel(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pixel of 8 bits and its noise, bfloat16 would leave the first eight digits."""
+    run = made(images, tmp_path / "run", "train.steps=6", "train.precision=bf16-mixed")
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    seen: list[torch.Tensor] = []
+    scaled = trainer.model.decoder.scaled
+    monkeypatch.setattr(trainer.model.decoder, "scaled", lambda x: seen.append(scaled(x)) or seen[-1])
+    trainer._step()
+    exact = trainer.batches(0).x.double() * (2 / 255) - 1
+    assert seen and all((v.double() - exact).abs().max() < 1e-6 for v in seen)
+    assert any(a.dtype == torch.bfloat16 for a in lowered_layers(trainer))
+    trainer.train()
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trainer.average.parameters())
+
+
+def lowered_layers(trainer: Trainer) -> list[torch.Tensor]:
+    """What the layers give in a step."""
+    out: list[torch.Tensor] = []
+    hooks = [m.register_forward_hook(lambda m, x, y: out.append(y)) for m in trainer.model.modules() if isinstance(m, WeightNorm)]
+    trainer._step()
+    for hook in hooks:
+        hook.remove()
+    return out
+
+
 def test_endless_absurd_gradients_end_the_training(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(images, tmp_path / "run", "train.steps=200")
     trainer = Trainer(run, run.images())

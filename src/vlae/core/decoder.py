@@ -13,7 +13,7 @@ from vlae.core.distributions import Head, LogisticHead, PixelDistribution
 from vlae.core.encoder import CodeMap
 from vlae.core.layers import Conv
 from vlae.core.taps import Reads, with_pointwise
-from vlae.core.wavefront import Wavefront, schedule
+from vlae.core.wavefront import Line, Wavefront, by_image, by_line, schedule
 from vlae.core.window import CONTEXTS, Window
 
 # The linear prediction reads at most so far: farther pixels are left to the network.
@@ -84,13 +84,16 @@ class Decoder(nn.Module):
         x = uniforms.new_zeros(batch, self.head.colours, height, width)
         if not self.window.layers:  # no pixel waits for another
             return self(z, x).sample(uniforms)
+        front = Wavefront(self.net, self.spread(z, (height, width)), batch, height, width)
+        chances, drawn, out = front.lined_up(uniforms), front.lined_up(x), self.out.pointwise()
 
-        def write(seen: Seen, i: Tensor, j: Tensor) -> Tensor:
-            x[:, :, i, j] = self._told(seen).sample(uniforms[:, :, i, j].unsqueeze(-1)).squeeze(-1)
-            return self.image(x[:, :, i, j].unsqueeze(-1)).squeeze(-1)
+        def write(seen: Seen, line: Line) -> Tensor:
+            pixels = self.head(out(seen.features), seen.prediction).sample(by_image(line.of(chances)))
+            line.of(drawn).copy_(by_line(pixels))
+            return self.image(pixels)
 
-        Wavefront(self.net, self.spread(z, (height, width)), batch, height, width).run(write)
-        return x
+        front.run(write)
+        return drawn[:, :width].permute(2, 3, 0, 1)
 
     @torch.no_grad()
     def fit_predictor(self, x: Float[Tensor, "B C H W"], ridge: float = 1e-4) -> None:

@@ -5,13 +5,15 @@ B batch, S samples.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from vlae.core.codes import Posterior
 from vlae.core.vlae import VLAE
 
 
@@ -79,21 +81,28 @@ def importance_sampled(model: VLAE, x: Float[Tensor, "B C H W"], noises: Iterabl
     Tight as K grows; in expectation never above the log likelihood, and never falling with K.
 
     Args:
-        model: its encoder runs once an image, its decoder once a sample.
+        model: its encoder runs once an image, its decoder once a piece.
         x: images.
-        noises: standard normal noise for the codes in pieces; one sample of all images is decoded at once.
+        noises: standard normal noise for the codes in pieces; all samples of a piece are decoded at once, so its size bounds the memory.
     """
     posterior = model.posterior(x)
     total: WeightSum | None = None
     for noise in noises:
-        log_weights = torch.stack([_log_weight(model, x, posterior.sample(n)) for n in noise])
+        log_weights = _log_weights(model, x, posterior, noise)
         total = total or WeightSum.empty(log_weights[0])
         total.add(log_weights)
     assert total is not None, "at least one sample is needed"
     return total.likelihood()
 
 
-def _log_weight(model: VLAE, x: Tensor, code: tuple[Tensor, Tensor]) -> Float[Tensor, " B"]:
-    z, log_q = code
-    log_px_z = model.decoder(z, x).log_prob(x).flatten(1).sum(1)
-    return log_px_z + (model.prior.log_prob(z) - log_q).flatten(1).sum(1)
+def _log_weights(model: VLAE, x: Float[Tensor, "B C H W"], posterior: Posterior, noise: Float[Tensor, "S B ..."]) -> Float[Tensor, "S B"]:
+    """``log p(x, z) - log q(z|x)`` for several codes z of each image."""
+
+    def again(tensor: Tensor) -> Tensor:
+        return repeat(tensor, "b ... -> (s b) ...", s=len(noise))
+
+    context = None if posterior.context is None else again(posterior.context)
+    z, log_q = replace(posterior, mean=again(posterior.mean), log_std=again(posterior.log_std), context=context).sample(noise.flatten(0, 1))
+    many = again(x)
+    log_px_z = model.decoder(z, many).log_prob(many).flatten(1).sum(1)
+    return rearrange(log_px_z + (model.prior.log_prob(z) - log_q).flatten(1).sum(1), "(s b) -> s b", s=len(noise))

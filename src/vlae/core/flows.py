@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vlae.core.causal import CausalNet, Seen
 from vlae.core.layers import Conv, Linear
 from vlae.core.taps import stack
-from vlae.core.wavefront import Wavefront
+from vlae.core.wavefront import Line, Wavefront, by_image, by_line
 
 
 class Mapped(NamedTuple):
@@ -125,15 +125,18 @@ class Step(nn.Module):
 
     def _solve_grid(self, value: Float[Tensor, "B K H W"], context: Tensor | None) -> Float[Tensor, "B K H W"]:
         assert isinstance(self.net, MaskedGrid)
-        y, net = torch.empty_like(value), self.net
+        batch, _, height, width = value.shape
+        front = Wavefront(self.net.net, context, batch, height, width)
+        values, out, scaled = front.lined_up(value), self.net.out.pointwise(), self.net.scaled
 
-        def write(seen: Seen, i: Tensor, j: Tensor) -> Tensor:
-            shift, log_scale = _shift_and_log_scale(net.out(seen.features), net.scaled)
-            y[:, :, i, j] = value[:, :, i, j] * torch.exp(log_scale[..., 0]) + shift[..., 0]
-            return y[:, :, i, j]
+        def write(seen: Seen, line: Line) -> Tensor:
+            shift, log_scale = _shift_and_log_scale(out(seen.features), scaled)
+            y = by_image(line.of(values)) * torch.exp(log_scale) + shift
+            line.of(values).copy_(by_line(y))
+            return y
 
-        Wavefront(net.net, context, *[value.shape[d] for d in (0, 2, 3)]).run(write)
-        return y
+        front.run(write)
+        return values[:, :width].permute(2, 3, 0, 1)
 
 
 class Flow(nn.Module):

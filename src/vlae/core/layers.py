@@ -109,6 +109,11 @@ class Conv(WeightNorm):
     def mapped(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
         return channels_last(F.conv2d(x, self.weight(), self.b, self.stride, self.padding))
 
+    def pointwise(self) -> Callable[[Tensor], Tensor]:
+        """The same for a kernel of 1x1, with the weights computed once: for many calls with few pixels."""
+        weight, b = self.weight().flatten(1), self.b
+        return lambda x: F.linear(x.movedim(1, -1), weight, b).movedim(-1, 1)
+
 
 class TapConv(WeightNorm):
     """A weight-normalised convolution that reads a set of causal taps: only those have weights."""

@@ -4,18 +4,24 @@ Give layer l the time ``j + s i + a_l`` at pixel (i, j). If every tap reads some
 pixels of a slanted line, in every image of the batch. An image of H rows and W columns takes ``W + s (H - 1)`` steps instead of
 ``H W``, and about the arithmetic of one pass over all pixels.
 
-B batch, n active rows, H rows, D channels.
+What the layers read of earlier times is known when a time begins: it is gathered and multiplied for many layers at once. Only what they
+read of one another at the same time is left, layer after layer.
+
+B batch, n active rows, H rows, C channels, L layers, T taps.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
+from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vlae.core.causal import CausalNet, Seen, combine
-from vlae.core.taps import IMAGE, Layers, Reads
+from vlae.core.causal import CausalNet, Seen
+from vlae.core.layers import Conv
+from vlae.core.taps import HERE, IMAGE, Layers, Offset, Reads
 
 
 class Schedule(NamedTuple):
@@ -51,109 +57,291 @@ def _earliest(read: Reads, lags: list[int], slope: int) -> int:
     return max(lags[read.source] + dj + slope * di for di, dj in read.taps) + (1 if read.source == IMAGE else 0)
 
 
-Write = Callable[[Seen, Tensor, Tensor], Float[Tensor, "B K n"]]
-"""From what is known about the active pixels ((B, C, n, 1) each) and their rows and columns: the image's values there."""
+class Line(NamedTuple):
+    """The pixels ``j = time - slope i`` of some rows: all that are written at one time."""
+
+    rows: range
+    time: int
+    slope: int
+
+    def of(self, image: Float[Tensor, "H V B C"]) -> Float[Tensor, "n B C"]:
+        """A view of the line's pixels in an image made by ``lined_up``."""
+        _, wide, batch, channels = image.shape
+        start = (self.rows.start * (wide - self.slope) + self.time) * batch * channels
+        steps = ((wide - self.slope) * batch * channels, channels, 1)
+        return image.as_strided((len(self.rows), batch, channels), steps, image.storage_offset() + start)
+
+
+Write = Callable[[Seen, Line], Float[Tensor, "B K n 1"]]
+"""From what is known about the pixels of a line ((B, C, n, 1) each): the image's values there."""
+
+
+class _Moment(NamedTuple):
+    """A tap in time: so many rows below, so many steps ago."""
+
+    di: int
+    delay: int
 
 
 class _Columns:
-    """The last few columns, in time, of one source: ``(depth, rows above + H, B, D)``."""
+    """The last few columns, in time, of sources of one width: ``values`` is (depth, sources, above + H, B, C), zero outside the image."""
 
-    def __init__(self, depth: int, above: int, like: Float[Tensor, "H B D"]) -> None:
-        self.values = like.new_zeros(depth, above + like.shape[0], *like.shape[1:])
-        self.above = above
+    def __init__(self, sources: range, lags: tuple[int, ...], moments: list[_Moment], like: Float[Tensor, "H B C"]) -> None:
+        self.sources, self.lags = sources, [lags[source] for source in sources]
+        self.above = max(-moment.di for moment in moments)
+        depth = 1 + max(moment.delay for moment in moments)
+        self.values = like.new_zeros(depth, len(sources), self.above + like.shape[0], *like.shape[1:])
 
-    def put(self, time: int, rows: range, values: Float[Tensor, "n B D"]) -> None:
-        column = self.values[time % len(self.values)]
-        column.zero_()
-        column[self.above + rows.start : self.above + rows.stop] = values
+    def at(self, time: int, rows: range, di: int = 0) -> tuple[Float[Tensor, "nB C"], ...]:
+        """Each source in some rows of a time."""
+        found = self.values[time % len(self.values), :, self.above + rows.start + di : self.above + rows.stop + di]
+        return found.flatten(1, 2).unbind()
 
-    def get(self, time: int, rows: range) -> Float[Tensor, "n B D"]:
-        return self.values[time % len(self.values), self.above + rows.start : self.above + rows.stop]
+    def begin(self, time: int, active: Callable[[int, int], range]) -> None:
+        """Forget what the column of this time held when it was last used, where it is not written again."""
+        now = active(time, min(self.lags)).start
+        before = active(time - len(self.values), max(self.lags)).start if now else 0
+        if before < now:
+            self.values[time % len(self.values), :, self.above + before : self.above + now].zero_()
+
+
+class _Read(NamedTuple):
+    """What one reader reads of one source, with a weight for each tap; ``reader`` is its place among those of its lag."""
+
+    reader: int
+    source: int
+    moments: tuple[_Moment, ...]
+    weights: tuple[Float[Tensor, "C D"], ...]
+
+    def part(self, chosen: Collection[_Moment]) -> "_Read":
+        """Only the chosen taps."""
+        pairs = [(m, w) for m, w in zip(self.moments, self.weights, strict=True) if m in chosen]
+        return self._replace(moments=tuple(m for m, _ in pairs), weights=tuple(w for _, w in pairs))
+
+
+class _Gathering:
+    """Reads with the same taps of sources of one width, for evenly spaced readers: one gathering and one product for all of them."""
+
+    def __init__(self, columns: _Columns, reads: list[_Read]) -> None:
+        self.columns, moments = columns, reads[0].moments
+        depth, sources, height, self.batch, _ = columns.values.shape
+        slots = torch.tensor([[(phase - m.delay) % depth for m in moments] for phase in range(depth)])
+        source = torch.tensor([read.source - columns.sources.start for read in reads])
+        row = torch.tensor([columns.above + m.di for m in moments])
+        column = slots.unsqueeze(1) * sources + source.view(1, -1, 1)
+        device = columns.values.device
+        self.corners = (((column * height) + row) * self.batch).unsqueeze(2).to(device)
+        self.places = torch.arange((height - columns.above) * self.batch, device=device).unsqueeze(1)
+        self.weight = torch.stack([torch.cat(read.weights) for read in reads])
+        readers = [read.reader for read in reads]
+        self.readers = slice(readers[0], readers[-1] + 1, _step(reads)[0])
+
+    def add_to(self, sums: Float[Tensor, "N nB D"], time: int, rows: range) -> None:
+        """Add what is read at a time to the sums of the readers."""
+        here = self.places[rows.start * self.batch : rows.stop * self.batch]
+        index = self.corners[time % len(self.corners)] + here
+        gathered = self.columns.values.flatten(0, 3).index_select(0, index.flatten())
+        sums[self.readers].baddbmm_(gathered.view(*index.shape[:2], -1), self.weight)
+
+
+def _step(reads: list[_Read]) -> tuple[int, int]:
+    """How far apart the readers and the sources of reads are."""
+    return (reads[1].reader - reads[0].reader, reads[1].source - reads[0].source) if len(reads) > 1 else (1, 0)
+
+
+def _runs(reads: list[_Read]) -> Iterator[list[_Read]]:
+    """Reads parted so that within each run the readers follow one another in even steps, and so do the sources."""
+    run: list[_Read] = []
+    for read in sorted(reads, key=lambda r: r.reader):
+        if (len(run) > 1 and _step([run[-1], read]) != _step(run)) or (run and run[-1].reader == read.reader):
+            yield run
+            run = []
+        run.append(read)
+    if run:
+        yield run
+
+
+class _Team:
+    """Learned layers of one lag: they are active in the same rows, and what they read of earlier times is taken together."""
+
+    def __init__(self, front: "Wavefront", lag: int, numbers: list[int]) -> None:
+        self.front, self.lag, self.numbers = front, lag, numbers
+        reads = [front.read(number, place, k) for place, number in enumerate(numbers) for k in range(len(front.net.convs[number]))]
+        known = [front.known(read) for read in reads]
+        self.gatherings = front.gatherings([read.part(early) for read, early in zip(reads, known, strict=True)])
+        late = [read.part(set(read.moments) - early) for read, early in zip(reads, known, strict=True)]
+        self.now = [[read for read in late if read.reader == place] for place in range(len(numbers))]
+        self.bias = torch.stack([front.bias(number) for number in numbers]).unsqueeze(1)
+        self.code = None if front.code is None else torch.stack([front.from_code(number) for number in numbers])
+
+    def begin(self, time: int, rows: range) -> tuple[Float[Tensor, "nB D"], ...]:
+        """What each layer's sum is before the layers of this time add to it: that of the code, and of earlier times."""
+        count = len(rows) * self.front.batch
+        if self.code is None:
+            sums = self.bias.repeat(1, count, 1)
+        else:
+            code = self.front.code_along(time - self.lag, rows)
+            sums = torch.baddbmm(self.bias, code.expand(len(self.numbers), -1, -1), self.code)
+        for gathering in self.gatherings:
+            gathering.add_to(sums, time, rows)
+        return sums.unbind()
 
 
 class Wavefront:
-    """A causal network ready to run in wavefront order over images of one size and batch."""
+    """A causal network ready to run in wavefront order over images of one size and batch.
+
+    It keeps a few columns of every layer: beside the code map, memory grows with the height of an image and not with its area.
+    """
 
     def __init__(self, net: CausalNet, code: Float[Tensor, "B M H W"] | None, batch: int, height: int, width: int) -> None:
-        self.net, self.height, self.width = net, height, width
+        self.net, self.batch, self.height, self.width = net, batch, height, width
         self.plan = schedule(net.layers, net.predictor)
-        like = next(net.parameters()).detach()
-        self.conditions = [None if c is None else c.permute(2, 3, 0, 1) for c in (net.condition(n, code) for n in range(len(net.layers)))]
-        channels = [net.channels(source) for source in range(len(net.layers) + 1)]
-        self.columns = [_Columns(self._depth(s), self._above(s), like.new_zeros(height, batch, c)) for s, c in enumerate(channels)]
-        self.weights = [[(c.weight().flatten(1).t(), c.b) for c in convs] for convs in net.convs]
+        self.like = next(net.parameters()).detach()
+        self.code = None if code is None else self.lined_up(code)
+        self.first = 1 + sum(net.fixed)
+        """the first source that is learned"""
+        self.contexts = self._columns(range(self.first), net.inputs)
+        self.hidden = self._columns(range(self.first, len(net.layers) + 1), net.width)
+        lags = self.plan.lags
+        numbers = sorted(range(self.first - 1, len(net.layers)), key=lambda n: lags[n + 1])
+        self.teams = [_Team(self, lag, list(team)) for lag, team in groupby(numbers, key=lambda n: lags[n + 1])]
+        self.prediction = self.gatherings([self._prediction()]) if net.predictor else []
 
-    def _readers(self, source: int) -> list[tuple[int, Reads]]:
-        """Who reads a source, each with its lag."""
-        readers = [(self.plan.lags[n + 1], r) for n, layer in enumerate(self.net.layers) for r in layer.reads]
-        readers += [(0, self.net.predictor)] if self.net.predictor else []
-        return [(lag, read) for lag, read in readers if read.source == source]
+    def _columns(self, sources: range, channels: int) -> _Columns:
+        lags = self.plan.lags
+        reads = [(lags[n], read) for n, layer in enumerate(self.net.layers, start=1) for read in layer.reads]
+        reads += [(0, self.net.predictor)] if self.net.predictor else []
+        moments = [self._moment(lag, read.source, tap) for lag, read in reads if read.source in sources for tap in read.taps]
+        like = self.like.new_empty(self.height, self.batch, channels)
+        return _Columns(sources, lags, [*moments, _Moment(0, max(0, -lags[-1]))], like)
 
-    def _depth(self, source: int) -> int:
-        delays = (self._delay(lag, source, di, dj) for lag, read in self._readers(source) for di, dj in read.taps)
-        return 1 + max([0, *delays, -self.plan.lags[source]])
+    def _moment(self, lag: int, source: int, tap: Offset) -> _Moment:
+        return _Moment(tap[0], lag - self.plan.lags[source] - tap[1] - self.plan.slope * tap[0])
 
-    def _above(self, source: int) -> int:
-        return max([0, *(-di for _, read in self._readers(source) for di, _ in read.taps)])
+    def read(self, number: int, reader: int, k: int) -> _Read:
+        """The ``k``-th read of learned layer ``number``, counted from 0."""
+        conv, source = self.net.convs[number][k], self.net.layers[number].reads[k].source
+        moments = tuple(self._moment(self.plan.lags[number + 1], source, tap) for tap in conv.taps)
+        return _Read(reader, source, moments, tuple(w.t() for w in conv.weight().unbind(2)))
 
-    def _delay(self, lag: int, source: int, di: int, dj: int) -> int:
-        return lag - self.plan.lags[source] - dj - self.plan.slope * di
+    def _prediction(self) -> _Read:
+        """The linear prediction, as what one reader reads."""
+        assert self.net.predictor is not None and self.net.prediction is not None
+        moments = tuple(self._moment(0, self.net.predictor.source, tap) for tap in self.net.predictor.taps)
+        return _Read(0, self.net.predictor.source, moments, tuple(w.t() for w in self.net.prediction.unbind(2)))
+
+    def known(self, read: _Read) -> set[_Moment]:
+        """The taps whose values are there when the learned layers begin a time."""
+        return {moment for moment in read.moments if moment.delay > 0 or read.source < self.first}
+
+    def gatherings(self, reads: list[_Read]) -> list[_Gathering]:
+        """Reads put together as far as they are alike."""
+        alike: dict[tuple[bool, tuple[_Moment, ...]], list[_Read]] = {}
+        for read in reads:
+            if read.moments:
+                alike.setdefault((read.source < self.first, read.moments), []).append(read)
+        return [_Gathering(self.contexts if known else self.hidden, run) for (known, _), group in alike.items() for run in _runs(group)]
+
+    def _condition(self, number: int) -> Conv | None:
+        name = str(number)
+        return cast(Conv, self.net.conditions[name]) if self.code is not None and name in self.net.conditions else None
+
+    def bias(self, number: int) -> Float[Tensor, " D"]:
+        """What a learned layer adds to its sum everywhere."""
+        condition = self._condition(number)
+        of_reads = torch.stack([*(conv.b for conv in self.net.convs[number])]).sum(0)
+        return of_reads if condition is None else of_reads + condition.b
+
+    def from_code(self, number: int) -> Float[Tensor, "M D"]:
+        """The weights with which a learned layer reads the code map, zero where it does not."""
+        assert self.code is not None
+        condition = self._condition(number)
+        return self.like.new_zeros(self.code.shape[3], 2 * self.net.width) if condition is None else condition.weight().flatten(1).t()
+
+    def lined_up(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "H V B C"]:
+        """An image in memory so that the pixels of a line lie evenly apart, for which it must not be narrower than the slope."""
+        wide = F.pad(image, (0, max(0, self.plan.slope - image.shape[3])))
+        return wide.permute(2, 3, 0, 1).contiguous()
+
+    def code_along(self, time: int, rows: range) -> Float[Tensor, "nB M"]:
+        """The code map at the pixels that are written, or would be, at a time."""
+        assert self.code is not None
+        return Line(rows, time, self.plan.slope).of(self.code).flatten(0, 1)
 
     def run(self, write: Write) -> None:
         """Visit every pixel once; ``write`` is told what is known there and gives the image's values, on which later pixels rest."""
-        first = min(self.plan.lags)
-        for time in range(first, self.width + self.plan.slope * (self.height - 1)):
-            for number in range(len(self.net.layers)):
-                self._advance(number, time)
-            rows = self._active(time, 0)
-            if rows:
-                i = torch.arange(rows.start, rows.stop)
-                j = time - self.plan.slope * i
-                values = write(self._seen(time, rows), i, j)
-                self.columns[IMAGE].put(time, rows, values.permute(2, 0, 1))
-            else:
-                self.columns[IMAGE].values[time % len(self.columns[IMAGE].values)].zero_()
+        for time in range(min(self.plan.lags), self.width + self.plan.slope * (self.height - 1)):
+            self.contexts.begin(time, self._active)
+            self.hidden.begin(time, self._active)
+            for number in range(self.first - 1):
+                self._filter(number, time)
+            self._learn(time)
+            if rows := self._active(time, 0):
+                values = write(self._seen(time, rows), Line(rows, time, self.plan.slope))
+                self.contexts.at(time, rows)[IMAGE].copy_(by_line(values).flatten(0, 1))
 
     def _active(self, time: int, lag: int) -> range:
         """The rows whose pixel of this time lies inside the image."""
         now, slope = time - lag, self.plan.slope
-        return range(max(0, -((self.width - 1 - now) // slope)), max(0, min(self.height, now // slope + 1)))
+        first = min(self.height, max(0, -((self.width - 1 - now) // slope)))
+        return range(first, max(first, min(self.height, now // slope + 1)))
 
-    def _gather(self, time: int, lag: int, read: Reads, rows: range) -> Float[Tensor, "n B D t"]:
-        moved = ((di, time - self._delay(lag, read.source, di, dj)) for di, dj in sorted(read.taps))
-        return torch.stack([self.columns[read.source].get(then, range(rows.start + di, rows.stop + di)) for di, then in moved], dim=-1)
-
-    def _advance(self, number: int, time: int) -> None:
+    def _filter(self, number: int, time: int) -> None:
+        """Write a fixed layer's column of this time."""
         layer, lag = self.net.layers[number], self.plan.lags[number + 1]
         rows = self._active(time, lag)
-        column = self.columns[number + 1]
-        if not rows:
-            column.values[time % len(column.values)].zero_()
-            return
-        gathered = [self._gather(time, lag, read, rows) for read in layer.reads]
-        if layer.fixed:
-            pairs = [sorted(zip(r.taps, w, strict=True)) for r, w in zip(layer.reads, layer.fixed, strict=True)]
-            column.put(time, rows, torch.stack([g @ g.new_tensor([w for _, w in p]) for g, p in zip(gathered, pairs, strict=True)]).sum(0))
-            return
-        column.put(time, rows, self._layer(number, time, rows, gathered))
+        total = self.contexts.at(time, rows)[number + 1].zero_()
+        for read, weights in zip(layer.reads, layer.fixed or (), strict=True):
+            for tap, weight in zip(read.taps, weights, strict=True):
+                moment = self._moment(lag, read.source, tap)
+                total.add_(self.contexts.at(time - moment.delay, rows, moment.di)[read.source], alpha=weight)
 
-    def _layer(self, number: int, time: int, rows: range, gathered: list[Tensor]) -> Float[Tensor, "n B D"]:
-        layer, lag = self.net.layers[number], self.plan.lags[number + 1]
-        parts = [torch.addmm(bias, g.flatten(2).flatten(0, 1), weight) for g, (weight, bias) in zip(gathered, self.weights[number], strict=True)]
-        condition, residual = self.conditions[number], None
-        if condition is not None:
-            i = torch.arange(rows.start, rows.stop)
-            condition = condition[i, time - lag - self.plan.slope * i].flatten(0, 1)
-        if layer.residual is not None:
-            then = time - self._delay(lag, layer.residual, 0, 0)
-            residual = self.columns[layer.residual].get(then, rows).flatten(0, 1)
-        return combine(parts, condition, residual).unflatten(0, (len(rows), -1))
+    def _learn(self, time: int) -> None:
+        """Write every learned layer's column of this time, in their order."""
+        active = [(team, rows) for team in self.teams if (rows := self._active(time, team.lag))]
+        begun = {
+            number: (rows, now, total)
+            for team, rows in active
+            for number, now, total in zip(team.numbers, team.now, team.begin(time, rows), strict=True)
+        }
+        here = {rows: self.hidden.at(time, rows) for _, rows in active}
+        for number in sorted(begun):
+            rows, now, total = begun[number]
+            for read in now:
+                for moment, weight in zip(read.moments, read.weights, strict=True):
+                    column = here[rows] if moment.di == 0 else self.hidden.at(time, rows, moment.di)
+                    total.addmm_(column[read.source - self.first], weight)
+            shown, gate = total.chunk(2, dim=1)
+            out, residual = here[rows][number + 1 - self.first], self._residual(number, time, rows, here[rows])
+            if residual is None:
+                torch.mul(shown, gate.sigmoid_(), out=out)
+            else:
+                torch.addcmul(residual, shown, gate.sigmoid_(), out=out)
+
+    def _residual(self, number: int, time: int, rows: range, here: tuple[Tensor, ...]) -> Tensor | None:
+        source = self.net.layers[number].residual
+        if source is None:
+            return None
+        delay = self._moment(self.plan.lags[number + 1], source, HERE).delay
+        return (here if delay == 0 else self.hidden.at(time - delay, rows))[source - self.first]
 
     def _seen(self, time: int, rows: range) -> Seen:
         """What is known at the pixels of this time, as (B, channels, n, 1)."""
-        features = self.columns[-1].get(time + self.plan.lags[-1], rows)
         prediction = None
-        if self.net.predictor and self.net.prediction is not None:
-            gathered = self._gather(time, 0, self.net.predictor, rows)
-            prediction = torch.einsum("nbkt,pkt->nbp", gathered, self.net.prediction).permute(1, 2, 0).unsqueeze(-1)
-        return Seen(features.permute(1, 2, 0).unsqueeze(-1), prediction)
+        if self.prediction:
+            sums = self.like.new_zeros(1, len(rows) * self.batch, self.net.inputs)
+            for gathering in self.prediction:
+                gathering.add_to(sums, time, rows)
+            prediction = by_image(sums[0].unflatten(0, (-1, self.batch)))
+        features = self.hidden.at(time + self.plan.lags[-1], rows)[-1]
+        return Seen(by_image(features.unflatten(0, (-1, self.batch))), prediction)
+
+
+def by_image(values: Float[Tensor, "n B C"]) -> Float[Tensor, "B C n 1"]:
+    """The pixels of a line as an image of one column."""
+    return values.permute(1, 2, 0).unsqueeze(-1)
+
+
+def by_line(values: Float[Tensor, "B C n 1"]) -> Float[Tensor, "n B C"]:
+    """The inverse of ``by_image``."""
+    return values.squeeze(-1).permute(2, 0, 1)

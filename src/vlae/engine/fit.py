@@ -92,7 +92,7 @@ class Trainer:
     def __init__(self, run: Run, images: ImageSet, watch: Watch = lambda told: None) -> None:
         self.run, self.images, self.watch, self.settings = run, images, watch, run.settings
         train = self.settings.train
-        self.fabric = Fabric(accelerator=find_device(train.device).type, precision=train.precision, **_processes())
+        self.fabric = Fabric(accelerator=find_device(train.device).type, **_processes())
         self.fabric.launch()
         torch.manual_seed(train.seed)
         self.model: VLAE = build(self.settings, run.facts)
@@ -160,7 +160,9 @@ class Trainer:
         """One update: bound, gradient, and the averaged weights; an absurd gradient is skipped and counted."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.progress.step)
-        terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)))
+        # Fabric's own mixed precision would round the pixels before the model sees them.
+        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.settings.train.precision == "bf16-mixed"):
+            terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)))
         self.fabric.backward(self._loss(terms))
         self._account(terms)
         norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
