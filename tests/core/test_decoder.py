@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlae.core.decoder import PREDICTOR_REACH, Decoder
+from vlae.core.decoder import PREDICTOR_REACH, Decoder, Given
 from vlae.core.distributions import BernoulliHead, LogisticHead
 from vlae.core.window import CONTEXTS, Window
 
@@ -61,14 +61,15 @@ def test_a_decoder_sees_its_window_and_its_code_and_nothing_else(row):
     check_window(name, context, image, made)
 
 
-def naive(made: Decoder, z, uniforms):
+def naive(made: Decoder, z, uniforms, given=None):
     """Sample in raster order, all of the network for every pixel."""
     batch, _, height, width = uniforms.shape
     x = torch.zeros(batch, made.head.colours, height, width)
     with torch.no_grad():
         for i in range(height):
             for j in range(width):
-                x[:, :, i, j] = made(z, x).sample(uniforms)[:, :, i, j]
+                drawn = made(z, x).sample(uniforms)[:, :, i, j]
+                x[:, :, i, j] = drawn if given is None else torch.where(given.known[:, :, i, j], given.x[:, :, i, j], drawn)
     return x
 
 
@@ -91,6 +92,18 @@ def test_sampling_is_that_of_the_naive_raster_order(row):
     sampled = made.sample(z, uniforms)
     assert torch.equal(sampled, naive(made, z, uniforms))
     assert torch.equal(sampled, sampled.round().clamp(0, made.head.levels - 1))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", ["none", "stack2", "4x2"])
+def test_known_pixels_stay_and_the_others_are_drawn_after_them(name, head):
+    image = (5, 6)
+    made = decoder(window(name, "pixels", image), HEADS[head], image)
+    z, uniforms = code_for(made, 3, image), torch.rand(3, made.head.uniforms, *image)
+    given = Given(levels(made.head, 3, image), torch.rand(3, 1, *image) < 0.5)
+    sampled = made.sample(z, uniforms, given)
+    assert torch.equal(sampled, naive(made, z, uniforms, given))
+    assert torch.equal(torch.where(given.known, sampled, 0), torch.where(given.known, given.x, 0))
 
 
 def test_a_sample_depends_on_its_own_code_and_uniforms_only():

@@ -175,3 +175,15 @@ def test_in_lower_precision_pixels_means_and_codes_keep_theirs(name, head, code,
     full = whole(x, noise)
     assert (lower.elbo - full.elbo).abs().max() / x[0].numel() < 0.03
     assert not torch.equal(lower.elbo, full.elbo)
+
+
+@each_model
+def test_inpainting_keeps_what_is_known_and_draws_the_rest(name, head, code, iaf):
+    whole, x, noise = made(name, head, code, iaf)
+    known, turns = torch.rand(4, 1, *IMAGE) < 0.6, 2
+    uniforms = list(torch.rand(turns, 4, whole.decoder.head.uniforms, *IMAGE))
+    filled = whole.inpaint(x, known, [noise] * turns, uniforms)
+    assert torch.equal(torch.where(known, filled, 0), torch.where(known, x, 0))
+    other = torch.where(known, x, levels(HEADS[head], 4, IMAGE))  # what is not known plays no part
+    assert torch.equal(whole.inpaint(other, known, [noise] * turns, uniforms), filled)
+    assert torch.equal(whole.inpaint(x, torch.ones_like(known), [noise], uniforms[:1]), x)

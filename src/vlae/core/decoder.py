@@ -3,9 +3,11 @@
 B batch, C colours, H and W height and width.
 """
 
+from typing import NamedTuple
+
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vlae.core.causal import CausalNet, Conditioning, Seen, luminance
@@ -18,6 +20,13 @@ from vlae.core.window import CONTEXTS, Window
 
 # The linear prediction reads at most so far: farther pixels are left to the network.
 PREDICTOR_REACH = 6
+
+
+class Given(NamedTuple):
+    """Pixels that are known already, and which they are."""
+
+    x: Float[Tensor, "B C H W"]
+    known: Bool[Tensor, "B 1 H W"]
 
 
 class Decoder(nn.Module):
@@ -78,22 +87,23 @@ class Decoder(nn.Module):
         return self.head(self.out(seen.features), seen.prediction)
 
     @torch.no_grad()
-    def sample(self, z: Tensor | None, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
-        """An image for every code, each pixel drawn with its own uniforms, in wavefront order."""
+    def sample(self, z: Tensor | None, uniforms: Float[Tensor, "B U H W"], given: Given | None = None) -> Float[Tensor, "B C H W"]:
+        """An image for every code, each pixel drawn with its own uniforms, in wavefront order; what is ``given`` stays."""
         batch, _, height, width = uniforms.shape
-        x = uniforms.new_zeros(batch, self.head.colours, height, width)
+        given = given or Given(uniforms.new_zeros(batch, self.head.colours, height, width), torch.zeros_like(uniforms[:, :1], dtype=torch.bool))
         if not self.window.layers:  # no pixel waits for another
-            return self(z, x).sample(uniforms)
+            return torch.where(given.known, given.x, self(z, given.x).sample(uniforms))
         front = Wavefront(self.net, self.spread(z, (height, width)), batch, height, width)
-        chances, drawn, out = front.lined_up(uniforms), front.lined_up(x), self.out.pointwise()
+        chances, x, known, out = front.lined_up(uniforms), front.lined_up(given.x), front.lined_up(given.known), self.out.pointwise()
 
         def write(seen: Seen, line: Line) -> Tensor:
-            pixels = self.head(out(seen.features), seen.prediction).sample(by_image(line.of(chances)))
-            line.of(drawn).copy_(by_line(pixels))
+            drawn = self.head(out(seen.features), seen.prediction).sample(by_image(line.of(chances)))
+            pixels = torch.where(by_image(line.of(known)), by_image(line.of(x)), drawn)
+            line.of(x).copy_(by_line(pixels))
             return self.image(pixels)
 
         front.run(write)
-        return drawn[:, :width].permute(2, 3, 0, 1)
+        return x[:, :width].permute(2, 3, 0, 1)
 
     @torch.no_grad()
     def fit_predictor(self, x: Float[Tensor, "B C H W"], ridge: float = 1e-4) -> None:

@@ -3,14 +3,15 @@
 B batch, C colours, H and W height and width, G groups of the code.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vlae.core.codes import Posterior, Prior
-from vlae.core.decoder import Decoder
+from vlae.core.decoder import Decoder, Given
 from vlae.core.encoder import Encoder
 from vlae.core.layers import initialising
 
@@ -96,3 +97,20 @@ class VLAE(nn.Module):
     def reconstruct(self, x: Float[Tensor, "B C H W"], noise: Tensor, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
         """Decodings of the images' codes: what agrees between several was kept, what differs was left to the decoder."""
         return self.decoder.sample(self.posterior(x).sample(noise).z, uniforms)
+
+    @torch.no_grad()
+    def inpaint(
+        self, x: Float[Tensor, "B C H W"], known: Bool[Tensor, "B 1 H W"], noises: Sequence[Tensor], uniforms: Sequence[Float[Tensor, "B U H W"]]
+    ) -> Float[Tensor, "B C H W"]:
+        """Images whose unknown pixels are drawn given the known ones, which stay as they are.
+
+        A chain that draws a code given the image and the unknown pixels given the code, one turn for each entry of ``noises`` and
+        ``uniforms`` (Rezende et al. 2014, arXiv:1401.4082, appendix F); it begins with the mean of the known pixels. What lies after an
+        unknown pixel reaches it through the code alone.
+        """
+        mean = (x * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
+        filled = torch.where(known, x, mean.round())
+        for noise, chances in zip(noises, uniforms, strict=True):
+            z = None if self.encoder is None else self.posterior(filled).sample(noise).z
+            filled = self.decoder.sample(z, chances, Given(x, known))
+        return filled

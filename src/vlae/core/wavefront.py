@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vlae.core.causal import CausalNet, Seen
@@ -64,7 +64,7 @@ class Line(NamedTuple):
     time: int
     slope: int
 
-    def of(self, image: Float[Tensor, "H V B C"]) -> Float[Tensor, "n B C"]:
+    def of(self, image: Shaped[Tensor, "H V B C"]) -> Shaped[Tensor, "n B C"]:
         """A view of the line's pixels in an image made by ``lined_up``."""
         _, wide, batch, channels = image.shape
         start = (self.rows.start * (wide - self.slope) + self.time) * batch * channels
@@ -258,7 +258,7 @@ class Wavefront:
         condition = self._condition(number)
         return self.like.new_zeros(self.code.shape[3], 2 * self.net.width) if condition is None else condition.weight().flatten(1).t()
 
-    def lined_up(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "H V B C"]:
+    def lined_up(self, image: Shaped[Tensor, "B C H W"]) -> Shaped[Tensor, "H V B C"]:
         """An image in memory so that the pixels of a line lie evenly apart, for which it must not be narrower than the slope."""
         wide = F.pad(image, (0, max(0, self.plan.slope - image.shape[3])))
         return wide.permute(2, 3, 0, 1).contiguous()
@@ -337,7 +337,7 @@ class Wavefront:
         return Seen(by_image(features.unflatten(0, (-1, self.batch))), prediction)
 
 
-def by_image(values: Float[Tensor, "n B C"]) -> Float[Tensor, "B C n 1"]:
+def by_image(values: Shaped[Tensor, "n B C"]) -> Shaped[Tensor, "B C n 1"]:
     """The pixels of a line as an image of one column."""
     return values.permute(1, 2, 0).unsqueeze(-1)
 
