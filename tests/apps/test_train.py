@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_cli import TINY, good, vlae
+from tests.test_cli import TINY, good, picture, vlae
 from vlae.apps.train import prepare
 from vlae.data.read import write_png
 from vlae.engine.fit import Trainer
@@ -43,6 +43,21 @@ def test_a_failure_leaves_an_empty_folder_empty(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert vlae("train", good(tmp_path / "images"), "-o", tmp_path / "run", *TINY, "train.batch=99")[0] == 3
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("data", ["data.minimum=1", "data.size=[10,9]"])
+@pytest.mark.parametrize("sizes", [[(12, 12)], [(12, 12), (9, 30)]])
+def test_crops_that_fit_into_no_image_are_refused(tmp_path: Path, sizes: list[tuple[int, int]], data: str) -> None:
+    for n in range(20):
+        picture(tmp_path / "images" / f"{n}.png", sizes[n % len(sizes)], seed=n)
+    code, said = vlae("train", tmp_path / "images", "-o", tmp_path / "run", *GRID, *MORE, data, "train.crop=14")
+    assert code == 2 and "train.crop is 14" in said and "Traceback" not in said and not (tmp_path / "run").exists()
+
+
+def test_small_images_make_small_crops(tmp_path: Path) -> None:
+    code, said = vlae("train", good(tmp_path / "images"), "-o", tmp_path / "run", *GRID, *(word for word in MORE if "crop" not in word))
+    assert code == 0, said
+    assert Run.open(tmp_path / "run").settings.train.crop == 12
 
 
 def test_only_the_time_and_the_device_of_a_run_can_be_changed(tmp_path: Path) -> None:

@@ -153,6 +153,15 @@ def test_pieces_are_the_whole(pieces, code):
     near(parts.effective_samples, whole.effective_samples)
 
 
+@pytest.mark.parametrize("code", ["vector", "grid"])
+def test_the_samples_of_a_piece_are_decoded_at_once(code):
+    made = model("4x2", HEADS["grey"], (4, 5), code)
+    x, noise, decoded = levels(HEADS["grey"], 3, (4, 5)), torch.randn(12, 3, *made.code_shape(4, 5)), []
+    made.decoder.register_forward_hook(lambda module, given, told: decoded.append(len(given[1])))
+    importance_sampled(made, x, noise.split((5, 1, 6)))
+    assert decoded == [15, 3, 18]
+
+
 def test_one_sample_is_the_bound_and_more_are_their_average():
     made = model("stack2", HEADS["bernoulli"], (4, 5))
     x, noise = levels(HEADS["bernoulli"], 3, (4, 5)), torch.randn(6, 3, 3)

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from vlae.data import cache as cache_module
-from vlae.data.cache import load
+from vlae.data.cache import fingerprint, load, reopen
 from vlae.data.settings import DataSettings
 from vlae.errors import DataError, DiskError, SettingError
 
@@ -59,7 +59,7 @@ def test_a_second_load_decodes_nothing(folder, monkeypatch):
     assert open_set(folder, validation=0.5).split.tolist() != first.split.tolist()
 
 
-@pytest.mark.parametrize("change", ["new image", "gone image", "touched", "setting", "index", "older format", "pixels", "manifest"])
+@pytest.mark.parametrize("change", ["new image", "gone image", "touched", "setting", "index", "older format", "pixels", "a pixel", "manifest"])
 def test_a_cache_that_does_not_fit_is_rebuilt(folder, change):
     cache = folder.parent / "cache"
     fill(folder, 10)
@@ -83,6 +83,8 @@ def test_a_cache_that_does_not_fit_is_rebuilt(folder, change):
             (cache / "index.json").write_text(json.dumps(index | {"format": 0}))
         case "pixels":
             pixels.write_bytes(b"cut short")
+        case "a pixel":
+            change_one_byte(pixels)
         case "manifest":
             (folder / "manifest.csv").write_text("name\n" + "\n".join(f"img{i}.png" for i in range(8)))
     calls = []
@@ -92,6 +94,39 @@ def test_a_cache_that_does_not_fit_is_rebuilt(folder, change):
     assert sorted(path.suffix for path in cache.iterdir()) == [".bin", ".json"]
     if change == "touched":
         assert np.array_equal(images.pixels(3)[..., 0], noise(8, 9, seed=77))
+
+
+def change_one_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_cache_is_reopened_without_the_files(folder):
+    made = open_set(fill(folder, 10), validation=0.3)
+    told, settings = fingerprint(folder.parent / "cache"), DataSettings(folder=folder, validation=0.3)
+    folder.rename(folder.parent / "elsewhere")
+    again = reopen(settings, folder.parent / "cache", told)
+    assert again is not None and again.summary() == made.summary() and again.split.tolist() == made.split.tolist()
+    assert all(np.array_equal(again.pixels(i), made.pixels(i)) for i in range(10))
+
+
+@pytest.mark.parametrize("name", ["index.json", "pixels-*.bin"])
+@pytest.mark.parametrize("harm", [change_one_byte, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
+def test_a_cache_that_is_not_what_it_was_is_not_reopened(folder, name, harm):
+    cache = folder.parent / "cache"
+    open_set(fill(folder, 10))
+    told = fingerprint(cache)
+    (path,) = cache.glob(name)
+    harm(path)
+    assert reopen(DataSettings(folder=folder), cache, told) is None
+
+
+def test_the_cache_of_other_images_is_not_taken_for_this_one(folder):
+    open_set(fill(folder, 10))
+    told = fingerprint(folder.parent / "cache")
+    open_set(fill(folder, 1, start=10))
+    assert reopen(DataSettings(folder=folder), folder.parent / "cache", told) is None
 
 
 def test_an_image_set_stays_readable_when_its_cache_is_replaced(folder):

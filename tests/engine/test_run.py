@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vlae.engine.results import Evaluation
 from vlae.engine.run import Run, check_format, environment, load_tensors, new_folder, output_folder, save_tensors, write_json
 from vlae.engine.settings import ImageFacts, load_settings, resolve
 from vlae.errors import DiskError, RunError
@@ -104,6 +105,22 @@ def test_results_have_a_format_and_newer_ones_are_refused(run: Run) -> None:
     write_json(path, {"format": 2, "bits": 2.0})
     with pytest.raises(RunError, match="newer"):
         run.result("some")
+
+
+def test_what_belongs_to_weights_needs_weights(run: Run) -> None:
+    run.write_result("evaluation-test", {"weights": "0"})
+    for needs in (run.fingerprint, lambda: Evaluation.read(run, "test")):
+        with pytest.raises(RunError, match=r"weights.safetensors is missing.*--resume"):
+            needs()
+    save_tensors(run.weights, tensors(2))
+    assert Evaluation.read(run, "test") is None
+
+
+def test_a_result_with_other_fields_is_damaged(run: Run) -> None:
+    save_tensors(run.weights, tensors(2))
+    run.write_result("evaluation-test", {"weights": run.fingerprint()})
+    with pytest.raises(RunError, match="is damaged"):
+        Evaluation.read(run, "test")
 
 
 def test_an_output_folder_is_new_and_leaves_nothing_where_nothing_was_written(tmp_path: Path) -> None:

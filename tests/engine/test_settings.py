@@ -32,6 +32,7 @@ def given(*overrides: str) -> Settings:
         (SMALL, ["objective.kind=elbo"], {"objective.floor": None, "objective.plain_after": None}),
         (SMALL, ["model.posterior=iaf"], {"model.posterior_steps": 2}),
         (SMALL, ["model.size=large"], {"model.width": 64, "model.components": 10}),
+        (SMALL, ["keep.code=grid"], {"train.crop": 28}),
     ],
 )
 def test_what_images_and_presets_imply(facts: ImageFacts, overrides: list[str], expected: dict[str, object]) -> None:
@@ -42,7 +43,9 @@ def test_what_images_and_presets_imply(facts: ImageFacts, overrides: list[str], 
 
 
 @pytest.mark.parametrize("facts", [SMALL, LARGE, MIXED, BINARY])
-@pytest.mark.parametrize("overrides", [(), ("keep.preset=everything",), ("keep.bits=9",), ("model.posterior=iaf", "model.size=medium")])
+@pytest.mark.parametrize(
+    "overrides", [(), ("keep.preset=everything",), ("keep.bits=9",), ("model.posterior=iaf", "train.patience=3"), ("keep.code=grid",)]
+)
 def test_resolving_twice_is_resolving_once_also_through_a_file(facts: ImageFacts, overrides: tuple[str, ...]) -> None:
     once = resolve(given(*overrides), facts)
     assert resolve(once, facts) == once
@@ -72,6 +75,48 @@ def test_a_setting_without_effect_is_refused_by_name(facts: ImageFacts, override
     idle = override.split()[-1].partition("=")[0]
     with pytest.raises(SettingError, match=rf"^{idle} would have no effect"):
         resolve(given(*override.split()), facts)
+
+
+@pytest.mark.parametrize(
+    "facts, overrides, told",
+    [
+        (SMALL, "objective.kind=rate", "keep.bits"),
+        (LARGE, "objective.kind=rate", "keep.bits"),
+        (SMALL, "keep.bits=9 objective.kind=elbo", "keep.bits is 9"),
+        (SMALL, "keep.bits=9 objective.kind=free_bits", "keep.bits is 9"),
+        (LARGE, "keep.bits=9 objective.kind=soft_free_bits", "keep.bits is 9"),
+        (SMALL, "keep.code=none objective.kind=rate", "keep.code none"),
+        (SMALL, "keep.code=none objective.kind=free_bits", "keep.code none"),
+        (SMALL, "keep.code=none objective.warmup=5", "objective.warmup is 5"),
+        (SMALL, "keep.context=grey", "images in grey"),
+        (SMALL, "model.encoder=densenet model.widths=[4,4]", "model.blocks"),
+        (SMALL, "train.patience=3 train.steps=40 train.validate_every=10", "train.patience is 3"),
+    ],
+)
+def test_settings_that_leave_one_another_idle_are_refused(facts: ImageFacts, overrides: str, told: str) -> None:
+    with pytest.raises(SettingError, match=told):
+        resolve(given(*overrides.split()), facts)
+
+
+@pytest.mark.parametrize(
+    "facts, overrides",
+    [
+        (SMALL, "keep.bits=9 objective.kind=rate"),
+        (SMALL, "keep.code=none objective.kind=elbo"),
+        (LARGE, "keep.context=grey"),
+        (SMALL, "model.encoder=densenet"),
+        (SMALL, "train.patience=3 train.steps=41 train.validate_every=10"),
+        (SMALL, "train.steps=9"),
+    ],
+)
+def test_and_what_has_an_effect_is_not(facts: ImageFacts, overrides: str) -> None:
+    resolve(given(*overrides.split()), facts)
+
+
+@pytest.mark.parametrize("override", ["keep.bits=.inf", "objective.floor=.inf", "objective.plain_after=0", f"train.seed={2**63}"])
+def test_numbers_that_mean_nothing_are_refused(override: str) -> None:
+    with pytest.raises(SettingError, match="is not allowed"):
+        given(override)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from vlae.data.imageset import ImageSet
 from vlae.engine.batches import CODE, normal
 from vlae.engine.device import find_device
 from vlae.engine.measure import PIXELS_AT_ONCE, Cost, Group, chosen, costs, decode, groups, joined, placed
+from vlae.engine.memory import keep_freed_memory
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run, write_text
 from vlae.engine.similarity import psnr, ssim
@@ -44,19 +47,30 @@ def evaluate(
         DataError: the split is empty.
         SettingError: importance sampling is asked for where it is not defined.
     """
+    keep_freed_memory()
+    # Taken before the weights are read: a training that replaces them in between makes the result one of old weights, not a wrong one.
+    weights = run.fingerprint()
     images, model = run.images(), run.model(find_device(device))
     numbers = chosen(images, split, limit)
     _check_samples(run, samples)
     seed = run.settings.train.seed
-    parts = list(_costs(model, images, numbers, seed, progress))
-    cost = joined(parts)
-    nll, effective = -_elbo(cost), None
+    cost = joined(list(_costs(model, images, numbers, seed, progress)))
+    total = Total(cost.distortion + cost.rate)
     if samples > 1:
-        nll, effective = _importance(run, model, images, numbers, split, samples, progress)
-    result = _evaluation(run, images, split, cost, nll, samples, effective, _similarities(model, images, cost.numbers, seed))
-    _write_per_image(run, images, split, cost, nll)
+        log = Log(run.folder / "results" / f"likelihood-{split}-{samples}.jsonl", weights)
+        total = _importance(log, model, images, numbers, seed, samples, progress)
+    result = _evaluation(run, weights, images, split, cost, total, _similarities(model, images, cost.numbers, seed))
+    _write_per_image(run, images, split, cost, total.nll)
     result.write(run)
     return result
+
+
+class Total(NamedTuple):
+    """What each image costs in all, in nats, and from how many samples of its code that is known."""
+
+    nll: np.ndarray
+    samples: int = 1
+    effective_samples: float | None = None
 
 
 def _check_samples(run: Run, samples: int) -> None:
@@ -77,57 +91,54 @@ def _costs(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int, progre
         yield cost
 
 
-def _elbo(cost: Cost) -> np.ndarray:
-    return -(cost.distortion + cost.rate)
+@dataclass(frozen=True)
+class Log:
+    """Where the likelihood of each image is kept once it is known, so that an evaluation can be resumed; that of other weights is passed over."""
+
+    path: Path
+    weights: str
+
+    def read(self) -> dict[int, tuple[float, float]]:
+        """The negative log likelihood and the effective samples of the images that are done."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        rows = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return {row["image"]: (row["nll_nats"], row["effective_samples"]) for row in rows if row["weights"] == self.weights}
+
+    def append(self, rows: Mapping[int, tuple[float, float]]) -> None:
+        """Keep more images."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            for n, (nll, effective) in rows.items():
+                # A new line comes first, so that one that was cut off stands alone.
+                line = {"format": 1, "weights": self.weights, "image": n, "nll_nats": nll, "effective_samples": effective}
+                file.write("\n" + json.dumps(line))
 
 
-def _importance(
-    run: Run, model: VLAE, images: ImageSet, numbers: np.ndarray, split: str, samples: int, progress: Progress | None
-) -> tuple[np.ndarray, float]:
-    """The importance-sampled negative log likelihood of each image; images already done are read from the run, so that it can be resumed."""
-    seed = run.settings.train.seed
-    path = run.folder / "results" / f"likelihood-{split}-{samples}.jsonl"
-    weights = _fingerprint(run)
-    done = _read_likelihoods(path, weights)
+def _importance(log: Log, model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int, samples: int, progress: Progress | None) -> Total:
+    """The importance-sampled negative log likelihood of each image."""
+    done = log.read()
     todo = np.array([n for n in numbers.tolist() if n not in done], dtype=np.int64)
-    for group in groups(images, todo, seed, at_once=8 * 784):
+    left = len(todo)
+    # Several images together only where the samples of one do not fill a batch: what is done is kept image by image, or nearly so.
+    for group in groups(images, todo, seed, at_once=PIXELS_AT_ONCE // samples):
         likelihood = importance_sampled(model, placed(group.x, model), _noises(model, group, seed, samples))
-        for n, log_px, effective in zip(group.numbers.tolist(), likelihood.log_px.tolist(), likelihood.effective_samples.tolist(), strict=True):
-            done[n] = (-log_px, effective)
-        _append_likelihoods(path, weights, {n: done[n] for n in group.numbers.tolist()})
+        found = zip(group.numbers.tolist(), (-likelihood.log_px).tolist(), likelihood.effective_samples.tolist(), strict=True)
+        rows = {n: (nll, effective) for n, nll, effective in found}
+        log.append(rows)
+        done |= rows
+        left -= len(rows)
         if progress:
-            progress(len(done), len(numbers))
+            progress(len(numbers) - left, len(numbers))
     values = np.array([done[n] for n in numbers.tolist()])
-    return values[:, 0], float(values[:, 1].mean())
+    return Total(values[:, 0], samples, float(values[:, 1].mean()))
 
 
 def _noises(model: VLAE, group: Group, seed: int, samples: int) -> Iterator[Tensor]:
-    """Noise in pieces, each sample of each image from its own seed."""
+    """Noise in pieces as large as may be decoded at once, each sample of each image from its own seed."""
     each = max(1, PIXELS_AT_ONCE // (len(group.x) * group.x.shape[2] * group.x.shape[3]))
     shape = model.code_shape(*group.x.shape[2:])
     per_image = [normal((samples, *shape), seed + 1, CODE, 2**32 + int(n)) for n in group.numbers]
-    whole = placed(torch.stack(per_image, dim=1), model)
-    yield from whole.split(each)
-
-
-def _fingerprint(run: Run) -> str:
-    stat = run.weights.stat()
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _read_likelihoods(path: Path, weights: str) -> dict[int, tuple[float, float]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-    return {row["image"]: (row["nll_nats"], row["effective_samples"]) for row in rows if row["weights"] == weights}
-
-
-def _append_likelihoods(path: Path, weights: str, rows: dict[int, tuple[float, float]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for n, (nll, effective) in rows.items():
-            # A new line comes first, so that one that was cut off stands alone.
-            line = {"format": 1, "weights": weights, "image": n, "nll_nats": nll, "effective_samples": effective}
-            file.write("\n" + json.dumps(line))
+    yield from placed(torch.stack(per_image, dim=1), model).split(each)
 
 
 def _similarities(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int) -> tuple[float, float] | None:
@@ -144,29 +155,20 @@ def _similarities(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int)
     return tuple(np.mean(values, axis=0).tolist())
 
 
-def _evaluation(
-    run: Run,
-    images: ImageSet,
-    split: str,
-    cost: Cost,
-    nll: np.ndarray,
-    samples: int,
-    effective: float | None,
-    alike: tuple[float, float] | None,
-) -> Evaluation:
+def _evaluation(run: Run, weights: str, images: ImageSet, split: str, cost: Cost, total: Total, alike: tuple[float, float] | None) -> Evaluation:
     rate, distortion = (Estimate.of(torch.from_numpy(v)).times(bits(1)) for v in (cost.rate, cost.distortion))
-    total = Estimate.of(torch.from_numpy(nll))
+    nll = Estimate.of(torch.from_numpy(total.nll))
     dims = cost.pixels * images.channels
     # Images of different sizes: the ratio of the sums, and the delta method for its error.
-    per_dim = float(bits(nll.sum()) / dims.sum())
-    residual = Estimate.of(torch.from_numpy((nll * bits(1) - per_dim * dims) / dims.mean()))
+    per_dim = float(bits(total.nll.sum()) / dims.sum())
+    residual = Estimate.of(torch.from_numpy((total.nll * bits(1) - per_dim * dims) / dims.mean()))
     return Evaluation(
         split=split,
-        n_images=len(nll),
+        n_images=nll.n,
         pixels=int(cost.pixels.sum()),
         dims=int(dims.sum()),
-        nll_nats=total.value,
-        nll_nats_se=total.se,
+        nll_nats=nll.value,
+        nll_nats_se=nll.se,
         bits_per_dim=per_dim,
         bits_per_dim_se=residual.se,
         rate_bits=rate.value,
@@ -176,9 +178,10 @@ def _evaluation(
         rate_bits_by_group=tuple((cost.by_group.mean(0) * bits(1)).tolist()),
         psnr=None if alike is None or not math.isfinite(alike[0]) else alike[0],
         ssim=None if alike is None else alike[1],
-        importance_samples=samples,
-        effective_samples=effective,
-        protocol=_protocol(run, split, len(nll), samples),
+        importance_samples=total.samples,
+        effective_samples=total.effective_samples,
+        protocol=_protocol(run, split, nll.n, total.samples),
+        weights=weights,
     )
 
 

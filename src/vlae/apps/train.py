@@ -19,7 +19,7 @@ from vlae.engine.fit import Trainer, Watch
 from vlae.engine.run import Run, new_folder
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
 from vlae.engine.track import check_trackers
-from vlae.errors import DiskError, RunError
+from vlae.errors import DiskError, RunError, SettingError
 
 VECTOR_SIZE = (64, 64)
 
@@ -56,12 +56,29 @@ def _decode(settings: Settings, folder: Path, decoding: Decoding | None) -> tupl
     """The images, at the size that the code needs: a vector needs one size, a grid at least that of a crop."""
     images = cache.load(settings.data, folder / "cache", decoding)
     facts = facts_of(images)
-    if settings.data.size is None and settings.keep.code == "vector" and facts.size is None:
+    if settings.keep.code == "vector" and facts.size is None:
         settings = _with_data(settings, size=VECTOR_SIZE)
-    crop = resolve(settings, facts).train.crop if settings.data.size is None else None
-    if crop is not None and settings.data.minimum < crop:
-        settings = _with_data(settings, minimum=crop)
+    elif (crop := resolve(settings, facts).train.crop) is not None:
+        _check_crop(crop, images)
+        if settings.data.size is None:  # else small images were made larger
+            settings = _with_data(settings, minimum=max(crop, settings.data.minimum))
     return cache.load(settings.data, folder / "cache", decoding), settings
+
+
+def _check_crop(crop: int, images: ImageSet) -> None:
+    """Refuse crops that fit into no image; images that are smaller than others may be left out.
+
+    Raises:
+        SettingError: they do not.
+    """
+    largest = int(images.sizes.min(axis=1).max())
+    if crop > largest:
+        raise SettingError(
+            f"train.crop is {crop}",
+            rule="At least one image must be as large as the squares that are trained on",
+            found=f"no image with a shorter side above {largest}",
+            do=f"Set train.crop={largest} or lower",
+        )
 
 
 def _with_data(settings: Settings, **changes: Any) -> Settings:

@@ -1,7 +1,8 @@
 """Images decoded once into one uncompressed, memory-mapped file, described by an ``index.json`` beside it.
 
 The index names its pixel file by a key: a hash of the format, of every setting that changes pixels, and of the names, sizes and times
-of the files. It is written last, so a cache is whole or absent. A cache with another key is rebuilt; nothing in it is worth keeping.
+of the files. It is written last, so a cache is whole or absent; and it holds the hash of the pixels, so that damage is seen. ``load``
+rebuilds a cache that has another key or is damaged; ``reopen`` takes it as it is, and needs the files no longer.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlae.data.arrays import read_arrays
-from vlae.data.files import beside, disk_errors
+from vlae.data.files import beside, disk_errors, sha256
 from vlae.data.form import common_form
 from vlae.data.imageset import ImageSet
 from vlae.data.listing import File, Listing, list_files
@@ -34,13 +35,13 @@ NOT_IN_KEY = {"folder", "manifest", "validation", "test", "split_by", "only_labe
 
 
 class Index(BaseModel):
-    """The content of ``index.json``; ``bytes`` is the size of the pixel file."""
+    """The content of ``index.json``; ``sha256`` is that of the pixel file."""
 
     model_config = ConfigDict(frozen=True)
 
     format: Literal[1]
     key: str
-    bytes: int
+    sha256: str
     depth: int
     channels: int
     records: list[Record]
@@ -66,8 +67,24 @@ def load(settings: DataSettings, cache: Path, progress: Progress | None = None) 
     """
     listing = _listing(settings, cache)
     key = _key(settings, listing)
-    index = _reopen(cache, key) or _build(settings, listing, cache, key, progress)
+    index = _read(cache)
+    if index is None or index.key != key:
+        index = _build(settings, listing, cache, key, progress)
     return _open(index, cache, settings)
+
+
+def reopen(settings: DataSettings, cache: Path, told: str) -> ImageSet | None:
+    """Open the images of ``cache`` as they were decoded, whatever has become of their files; None where it is missing or not what it was.
+
+    ``told`` is what ``fingerprint`` said of it.
+    """
+    index = _read(cache)
+    return _open(index, cache, settings) if index is not None and fingerprint(cache) == told else None
+
+
+def fingerprint(cache: Path) -> str:
+    """What tells a cache from every other: the hash of its index, which holds that of its pixels."""
+    return sha256(cache / "index.json")
 
 
 def _listing(settings: DataSettings, cache: Path) -> Listing:
@@ -100,14 +117,14 @@ def _pixel_file(cache: Path, key: str) -> Path:
     return cache / f"pixels-{key[:16]}.bin"
 
 
-def _reopen(cache: Path, key: str) -> Index | None:
-    """The index in the cache; None where there is none, or one of other images, other settings, another format, or damaged."""
+def _read(cache: Path) -> Index | None:
+    """The index in the cache; None where there is none, one of another format, or one that does not fit its pixels."""
     try:
         index = Index.model_validate_json((cache / "index.json").read_bytes())
-        whole = _pixel_file(cache, key).stat().st_size == index.bytes
+        whole = sha256(_pixel_file(cache, index.key)) == index.sha256
     except (OSError, ValidationError):
         return None
-    return index if whole and index.key == key else None
+    return index if whole else None
 
 
 def _build(settings: DataSettings, listing: Listing, cache: Path, key: str, progress: Progress | None) -> Index:
@@ -131,11 +148,10 @@ def _decode(source: Source, settings: DataSettings, cache: Path, key: str, progr
         form = common_form([(image.item.name, image.form) for image in waiting], settings)
         with beside(_pixel_file(cache, key)) as pixels:
             records, notes = unify(waiting, file, pixels, form)
-            size = pixels.tell()
     return Index(
         format=FORMAT,
         key=key,
-        bytes=size,
+        sha256=sha256(_pixel_file(cache, key)),
         depth=form.depth,
         channels=form.channels,
         records=records,

@@ -40,6 +40,8 @@ class Evaluation:
     """mean effective sample size of the importance weights; None for the bound"""
     protocol: str
     """how the figures came about, in a sentence"""
+    weights: str
+    """fingerprint of the weights that were measured"""
 
     name = "evaluation"
 
@@ -49,13 +51,13 @@ class Evaluation:
 
     @classmethod
     def read(cls, run: Run, split: str) -> Self | None:
-        """Read it from the run; None where it was not measured.
+        """Read it from the run; None where it was not measured, or with weights that the run no longer has.
 
         Raises:
-            RunError: the file holds something else.
+            RunError: the file holds something else, or the run has no weights.
         """
         tree = run.result(f"{cls.name}-{split}")
-        if tree is None:
+        if tree is None or tree.get("weights") != run.fingerprint():
             return None
         return cls(**_fields(tree, run))
 

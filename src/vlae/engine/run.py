@@ -4,7 +4,7 @@
     images.json          what was found, left out, split  weights.safetensors the averaged weights, best on validation
     metrics.jsonl        one line a report of training    state/             to resume
     results/*.json       what was measured                report.html        the page
-    cache/               the decoded images
+    cache/               the decoded images: those of the run, whatever becomes of their folder
 
 Every file carries a format version, is written complete or not at all, and nothing is pickled.
 """
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from safetensors.torch import save
 from vlae import __version__
 from vlae.core.vlae import VLAE
 from vlae.data import cache
-from vlae.data.files import beside
+from vlae.data.files import beside, sha256
 from vlae.data.imageset import ImageSet
 from vlae.engine.build import build
 from vlae.engine.settings import FORMAT, ImageFacts, Settings, validated
@@ -47,7 +48,8 @@ class Run:
         """Write a new run folder's description; the folder exists already, holding nothing but the cache."""
         run = cls(folder, settings, facts)
         write_json(folder / "environment.json", environment())
-        write_json(folder / "images.json", {"format": FORMAT, "facts": facts.model_dump(mode="json"), "summary": images.summary()})
+        told = {"facts": facts.model_dump(mode="json"), "cache": cache.fingerprint(folder / "cache"), "summary": images.summary()}
+        write_json(folder / "images.json", {"format": FORMAT, **told})
         write_text(folder / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
         return run
 
@@ -70,13 +72,38 @@ class Run:
             raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
 
     def images(self) -> ImageSet:
-        """The images of the run, from its cache or decoded again."""
-        return cache.load(self.settings.data, self.folder / "cache")
+        """The images that the run was made of, from its own cache: their folder may have changed since, or be gone.
+
+        Raises:
+            RunError: the cache is missing or damaged.
+        """
+        return self._images
+
+    @cached_property  # every pixel is read to check it: once is enough
+    def _images(self) -> ImageSet:
+        told = read_json(self.folder / "images.json").get("cache")
+        images = cache.reopen(self.settings.data, self.folder / "cache", told)
+        if images is None:
+            raise RunError(
+                f"{self.folder / 'cache'} is missing or damaged",
+                rule="A run keeps the images that it was made of, unchanged",
+                do="Restore the folder or train again",
+            )
+        return images
 
     @property
     def weights(self) -> Path:
         """The averaged weights."""
         return self.folder / "weights.safetensors"
+
+    def fingerprint(self) -> str:
+        """The SHA-256 of the file of weights: what is measured holds for these and no others.
+
+        Raises:
+            RunError: there are no weights yet.
+        """
+        _check_weights(self.weights)
+        return sha256(self.weights)
 
     def model(self, device: torch.device) -> VLAE:
         """The trained model, ready to be used.
@@ -165,8 +192,7 @@ def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> dict[str, str]:
     Raises:
         RunError: the file is missing, cut short, of another model or of a newer format.
     """
-    if not path.is_file():
-        raise RunError(f"{path} is missing", rule="A trained run has weights", do="Finish the training: vlae train --resume RUN")
+    _check_weights(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -180,6 +206,11 @@ def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> dict[str, str]:
             return metadata
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
+
+
+def _check_weights(path: Path) -> None:
+    if not path.is_file():
+        raise RunError(f"{path} is missing", rule="A trained run has weights", do="Finish the training: vlae train --resume RUN")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], **metadata: str) -> None:

@@ -15,7 +15,7 @@ FORMAT: Literal[1] = 1
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Keep(_Group):
@@ -66,7 +66,7 @@ class Objective(_Group):
         None, description="The bound; the bound with free nats for the code; the same by an adaptive weight; the code held at keep.bits."
     )
     floor: PositiveFloat | None = Field(None, description="Free nats of each dimension of a vector code, or of each channel and place of a grid.")
-    plain_after: float | None = Field(None, ge=0.0, le=1.0, description="Share of the steps after which the plain bound is trained.")
+    plain_after: float | None = Field(None, gt=0.0, le=1.0, description="Share of the steps after which the plain bound is trained.")
     warmup: NonNegativeInt = Field(0, description="Steps over which the weight of the code's cost grows from 0 to 1.")
 
 
@@ -80,8 +80,8 @@ class Train(_Group):
     decay: float = Field(0.4, ge=0.0, le=1.0, description="Share of the steps, at the end, over which the learning rate falls to zero.")
     ramp: NonNegativeInt = Field(50, description="Steps over which the learning rate rises.")
     ema: float = Field(0.998, ge=0.0, lt=1.0, description="Decay of the averaged weights, which are used ever after.")
-    seed: NonNegativeInt = 0
-    validate_every: PositiveInt = Field(500, description="Steps between validations.")
+    seed: int = Field(0, ge=0, lt=2**63)
+    validate_every: PositiveInt = Field(500, description="Steps between validations; the last step is validated too.")
     validate_images: PositiveInt = Field(200, description="Images of a validation, at most.")
     patience: PositiveInt | None = Field(None, description="Stop after so many validations without a better one.")
     max_minutes: PositiveFloat | None = Field(None, description="Stop after so many minutes; --resume goes on.")
@@ -148,8 +148,34 @@ def resolve(settings: Settings, facts: ImageFacts) -> Settings:
     if code == "vector" or (code == "none" and facts.size is not None and max(facts.size) <= _LARGEST_VECTOR):
         train = _filled("train", given["train"], {})
     else:
-        train = _filled("train", given["train"], {"crop": 64})
-    return Settings.model_validate(given | {"keep": keep, "model": model, "objective": objective, "train": train})
+        train = _filled("train", given["train"], {"crop": min([64, *(facts.size or ())])})
+    resolved = Settings.model_validate(given | {"keep": keep, "model": model, "objective": objective, "train": train})
+    _agree(resolved, facts)
+    return resolved
+
+
+def _agree(settings: Settings, facts: ImageFacts) -> None:
+    """Refuse settings that contradict each other, or of which one leaves another idle."""
+    keep, model, objective, train = settings.keep, settings.model, settings.objective, settings.train
+    kind, coded = objective.kind, keep.code != "none"
+    pace = f"train.steps {train.steps} and train.validate_every {train.validate_every}"
+    rules = (
+        (not coded and kind != "elbo", f"objective.kind is {kind}", "Without a code only elbo can be trained", "keep.code none"),
+        (not coded and objective.warmup, f"objective.warmup is {objective.warmup}", "It is for the cost of a code", "keep.code none"),
+        (kind == "rate" and keep.bits is None, "objective.kind is rate", "It holds the code at keep.bits", "no keep.bits"),
+        (kind != "rate" and keep.bits, f"keep.bits is {keep.bits}", "Only objective.kind rate holds the code at it", f"objective.kind {kind}"),
+        (keep.context == "grey" and facts.colours == 1, "keep.context is grey", "It is for images in colour", "images in grey"),
+        (model.encoder == "densenet" and not any(model.blocks or ()), "model.encoder is densenet", "It is a kind of blocks", "no model.blocks"),
+        (_idle(train), f"train.patience is {train.patience}", "So many validations after the first come before the last step", pace),
+    )
+    for broken, what, rule, found in rules:
+        if broken:
+            raise SettingError(what, rule=rule, found=found, do="Change one of the two")
+
+
+def _idle(train: Train) -> bool:
+    """Whether patience can end no training before its end: the first validation is always the best so far."""
+    return train.patience is not None and (train.patience + 1) * train.validate_every >= train.steps
 
 
 def _keep_defaults(keep: Keep, code: str, facts: ImageFacts) -> dict[str, Any]:
