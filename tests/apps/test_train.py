@@ -16,7 +16,7 @@ from vlae.data.read import write_png
 from vlae.engine.fit import Trainer
 from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
-from vlae.errors import DeviceError, VlaeError
+from vlae.errors import VlaeError
 
 # A disk on which no file grows beyond so many bytes.
 SMALL_DISK = """
@@ -82,12 +82,6 @@ def test_a_damaged_state_is_told(tmp_path: Path) -> None:
     latest.write_text(whole)
     state.write_bytes(weights[:-9])
     assert vlae("train", "--resume", tmp_path / "run")[0] == 4
-
-
-def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    code, said = vlae("train", good(tmp_path / "images"), "-o", tmp_path / "run", *TINY, "train.compile=true")
-    assert code == DeviceError.exit_code and "C++ compiler" in said and not (tmp_path / "run").exists()
 
 
 def test_a_run_goes_on_where_it_was_called_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """Batches follow from the seed and the step alone, and processes share one global batch."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -63,7 +61,7 @@ def test_a_batch_that_cannot_be_shared_or_filled_is_refused(images: ImageSet) ->
         batches(images, 0, 4)
     found = batches(images)
     found.settings = found.settings.model_copy(update={"train": found.settings.train.model_copy(update={"batch": 1000})})
-    with pytest.raises(DataError, match="train.batch=1000"):
+    with pytest.raises(DataError, match=r"train\.batch=1000"):
         found.__post_init__()
 
 

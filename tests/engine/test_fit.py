@@ -187,6 +187,14 @@ def test_endless_absurd_gradients_end_the_training(images: Path, tmp_path: Path,
         trainer.train()
 
 
+def test_a_validation_that_is_not_finite_ends_the_training(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlae.engine.fit.validation_elbo", lambda *a: math.nan)
+    trainer = Trainer(run := made(images, tmp_path / "run", "train.steps=5"), run.images())
+    trainer.start()
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.train()
+
+
 def test_early_stopping_and_minutes(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(images, tmp_path / "run", "train.steps=500", "train.validate_every=1", "train.patience=2")
     monkeypatch.setattr("vlae.engine.fit.validation_elbo", lambda *a: -1.0)

@@ -16,7 +16,7 @@ OPTIONAL = ("tensorboard", "mlflow-skinny")
 
 
 def doctor() -> dict[str, Any]:
-    """Versions, cores, GPU, disk, compiler and the measured rate of a convolution, with advice where something is slow or missing."""
+    """Versions, cores, GPU, disk and the measured rate of a convolution, with advice where something is slow or missing."""
     found = {
         "vlae": __version__,
         "python": platform.python_version(),
@@ -27,7 +27,6 @@ def doctor() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "disk_free_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
-        "compiler": shutil.which("g++") or shutil.which("clang++"),
         "convolution_gflops": round(convolution_rate(), 1),
         "extras": {name: _version(name) for name in OPTIONAL},
     }
@@ -58,8 +57,6 @@ def _advice(found: dict[str, Any]) -> list[str]:
     advice = []
     if found["gpu"] is None:
         advice.append("No GPU: everything works; an hour of two cores trains a model of 300x300 images.")
-    if found["compiler"] is None:
-        advice.append("No C++ compiler: train.compile=true is not possible; nothing else needs one.")
     if found["threads"] < (found["cores"] or 1):
         advice.append(f"Only {found['threads']} of {found['cores']} cores are used: OMP_NUM_THREADS may be set.")
     if found["disk_free_gb"] < 2:

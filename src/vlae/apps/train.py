@@ -14,7 +14,7 @@ from vlae.data import cache
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import check_batch
 from vlae.engine.build import build
-from vlae.engine.device import check_compiler, find_device
+from vlae.engine.device import find_device
 from vlae.engine.fit import Trainer, Watch
 from vlae.engine.run import Run, new_folder
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
@@ -35,8 +35,6 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
         return _await(folder)
     find_device(settings.train.device)
     check_trackers(settings.train.track)
-    if settings.train.compile:
-        check_compiler()
     _check_outside(settings, folder)
     existed = folder.exists()
     new_folder(folder)

@@ -20,7 +20,7 @@ def build(settings: Settings, facts: ImageFacts) -> VLAE:
     try:
         return _build(settings, facts)
     except ValueError as error:
-        raise SettingError("This model cannot be built", rule=str(error), found=f"keep.window={settings.keep.window!r}") from None
+        raise SettingError("This model cannot be built", rule=str(error), do="Change the settings of keep or of model") from None
 
 
 def _build(settings: Settings, facts: ImageFacts) -> VLAE:

@@ -1,7 +1,5 @@
 """Where to compute."""
 
-import shutil
-
 import torch
 
 from vlae.errors import DeviceError
@@ -20,13 +18,3 @@ def find_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise DeviceError("There is no GPU that torch can use", rule="The device cuda needs one", do="Choose cpu or auto")
     return torch.device(name)
-
-
-def check_compiler() -> None:
-    """Refuse to compile networks where there is no compiler.
-
-    Raises:
-        DeviceError: there is none.
-    """
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        raise DeviceError("There is no C++ compiler", rule="train.compile=true needs g++ or clang++", do="Install one, or leave train.compile out")

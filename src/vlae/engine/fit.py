@@ -24,7 +24,7 @@ from vlae.data.files import disk_errors
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import Batch, Batches
 from vlae.engine.build import build
-from vlae.engine.device import check_compiler, find_device
+from vlae.engine.device import find_device
 from vlae.engine.measure import validation_elbo
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.run import Run, load_tensors, read_json, save_tensors, write_json, write_text
@@ -113,9 +113,6 @@ class Trainer:
             self.model.initialise(*self._on_device(self.batches.whole(0)))
             self.average.load_state_dict(self.model.state_dict())
             self.optimizer = self._optimizer()
-        if self.settings.train.compile:
-            check_compiler()
-            self.model.compile(dynamic=False)
         self.network, _ = self.fabric.setup(self.model, self.optimizer)
         self.trackers = trackers(self.run, self.progress.step) if self.fabric.is_global_zero else []
 
@@ -226,6 +223,9 @@ class Trainer:
 
     def _validate(self) -> None:
         loss = -validation_elbo(self.average, self.images, self.settings)
+        if not math.isfinite(loss):
+            found = f"{loss} after {self.progress.step} steps"
+            raise TrainingError("The validation is not finite", rule="Weights are chosen by it", found=found, do="Lower train.learning_rate")
         if loss < self.progress.best:
             self.progress.best, self.progress.since_best = loss, 0
             if self.fabric.is_global_zero:

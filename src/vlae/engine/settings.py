@@ -86,7 +86,6 @@ class Train(_Group):
     patience: PositiveInt | None = Field(None, description="Stop after so many validations without a better one.")
     max_minutes: PositiveFloat | None = Field(None, description="Stop after so many minutes; --resume goes on.")
     absurd: PositiveFloat = Field(20.0, description="Skip an update whose gradient is so many times longer than usual.")
-    compile: bool = Field(False, description="Compile the networks (needs a C++ compiler; pays in long trainings).")
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     device: Literal["cpu", "cuda", "auto"] = "auto"
     track: tuple[Literal["tensorboard", "mlflow"], ...] = ()
