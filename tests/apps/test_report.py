@@ -1,28 +1,35 @@
 """The page of a run: complete, self-contained, harmless, and true to the results; for every kind of image and of model."""
 
+import ast
 import base64
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from vlae.apps.evaluate import evaluate
+import vlae.data
+from vlae.apps.evaluate import _protocol, evaluate
 from vlae.apps.report import drawings, pictures, report
 from vlae.apps.report import page as page_of
 from vlae.apps.report.findings import MOVES, Findings, Moved, Shown, Site, look, site
-from vlae.apps.report.sections import Told
+from vlae.apps.report.sections import Told, verdict
 from vlae.apps.report.words import LANGUAGES, Words
 from vlae.apps.train import prepare
 from vlae.data.parts import write
+from vlae.data.settings import DataSettings
+from vlae.data.split import assign
 from vlae.engine.fit import Trainer
+from vlae.engine.probe import Readout
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
@@ -309,7 +316,144 @@ def test_both_languages_say_the_same_things() -> None:
 
 
 def test_texts_escape_what_is_put_in() -> None:
-    assert Words("en")("answer.readable", names="<i>&") == "A linear reading of the code finds: &lt;i&gt;&amp;."
+    assert Words("en")("answer.names_kept", names="<i>&") == "Can be read off the code: &lt;i&gt;&amp;."
+
+
+# What the other floors say, in Japanese
+
+
+# Functions that return what is said.
+RETURNED = {"_colours": "reason", "_as_seen": "note"}
+
+
+def sentences_of_the_data() -> Iterator[tuple[str, str]]:
+    """Every reason, name and note that stands in the code of the data floor, with 7 for each value that is put in."""
+    for path in sorted(Path(vlae.data.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = {
+                "reason": [a for call in calls(node, "Refused") for a in call.args] + [a for call in calls(node, "LeftOut") for a in call.args[1:]],
+                "name": [call.args[0] for call in calls(node, "LeftOut") if isinstance(call.args[0], ast.JoinedStr)],
+                "note": noted(node),
+            }
+            if isinstance(node, ast.FunctionDef) and node.name in RETURNED:
+                found[RETURNED[node.name]] += [n.value for n in ast.walk(node) if isinstance(n, ast.Return) and n.value]
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NOT_AN_IMAGE":
+                found["reason"].append(node.value)
+            yield from ((kind, text) for kind, nodes in found.items() for n in nodes for text in texts(n))
+
+
+def calls(node: ast.AST, name: str) -> list[ast.Call]:
+    return [node] if isinstance(node, ast.Call) and ast.unparse(node.func) == name else []
+
+
+def noted(node: ast.AST) -> list[ast.AST]:
+    """What becomes a note: assigned to notes, given as notes, third of a picture, or counted by notes()."""
+    if isinstance(node, ast.Assign | ast.AugAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [node.value] if re.search(r"\bnotes?\b|wrongly_named", " ".join(map(ast.unparse, targets))) else []
+    if isinstance(node, ast.Call):
+        return [k.value for k in node.keywords if k.arg == "notes"] + (node.args[2:] if calls(node, "Picture") else [])
+    return [n for n in ast.walk(node) if isinstance(n, ast.JoinedStr)] if isinstance(node, ast.FunctionDef) and node.name == "notes" else []
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    """The texts in an expression, but for those inside the values and the calls in it."""
+    if isinstance(node, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif not isinstance(node, ast.Call | ast.Compare | ast.Subscript):
+        for child in ast.iter_child_nodes(node):
+            yield from texts(child)
+
+
+def rules_of_splits() -> Iterator[str]:
+    sha, labels = [f"{n:02}" for n in range(30)], ["good", "torn"] * 15
+    for given, lot, only in product(([], ["test"], ["validation"], ["validation", "test"]), (None, "lot"), (None, "good")):
+        splits = [given[n] if n < len(given) else None if not given else "train" for n in range(30)]
+        lots = [lot and f"{lot} {n}" for n in range(30)]
+        yield assign(sha, lots, splits, labels, DataSettings(folder=Path("images"), only_label=only)).rule
+
+
+def protocols() -> Iterator[str]:
+    for depth, binarise, code, split, samples in product(
+        (1, 8, 16), ("none", "static", "dynamic"), ("none", "grid"), ("train", "validation", "test"), (1, 64)
+    ):
+        settings = SimpleNamespace(data=SimpleNamespace(binarise=binarise), keep=SimpleNamespace(code=code))
+        yield _protocol(SimpleNamespace(facts=SimpleNamespace(depth=depth), settings=settings), split, 12, samples)
+
+
+def test_everything_that_the_data_floor_says_is_known_in_every_language() -> None:
+    said = [*sentences_of_the_data(), *(("rule", rule) for rule in rules_of_splits()), *(("protocol", line) for line in protocols())]
+    counts = {kind: len({text for k, text in said if k == kind}) for kind in ("reason", "name", "note", "rule", "protocol")}
+    assert counts["reason"] >= 25 and counts["name"] == 1 and counts["note"] >= 18 and counts["rule"] == 14 and counts["protocol"] >= 27
+    for kind, text in said:
+        assert Words("en").said(kind, text) == text
+        japanese = Words("ja").said(kind, text)
+        assert re.search("[ぁ-んァ-ヶ一-龠]", japanese), (kind, text)
+        # Names of settings, formats and files may stay as they are; sentences may not.
+        assert not re.search(r"\b(the|of|is|are|to|in|by|not|images?|pixels|test|train|validation)\b(?! のいずれ|、)", japanese), (kind, japanese)
+
+
+def test_names_of_the_user_are_never_translated() -> None:
+    words = Words("ja")
+    assert words.said("reason", "some new reason") == "some new reason"
+    assert words.said("name", "hidden") == "hidden" and words.said("name", "mask of hidden") == "hidden のマスク"
+    assert "given by the source 以外" in words.said(
+        "rule", "10% test by a hash of the lot; images of other labels than given by the source are test images"
+    )
+
+
+def test_no_english_is_left_on_a_japanese_page(vector: Case) -> None:
+    text = Reader(vector.pages["ja"]).text
+    for entry in vector.run.images().left_out:
+        assert entry.reason not in text
+    assert vector.run.images().split_rule not in text and vector.evaluation.protocol not in text
+
+
+# What is claimed
+
+
+@pytest.mark.parametrize(
+    ("r2", "low", "high", "expected"),
+    [
+        (0.9, 0.8, 0.95, "kept"),
+        (0.6, 0.2, 0.8, "kept"),
+        (0.3, 0.2, 0.4, "partly"),
+        (0.0, -0.3, 0.2, "left"),
+        (0.6, 0.0, 0.8, "unclear"),
+        (0.0, -0.3, 0.6, "unclear"),
+        (0.3, -0.1, 0.4, "unclear"),
+    ],
+)
+def test_a_verdict_is_what_the_interval_allows(r2: float, low: float, high: float, expected: str) -> None:
+    assert verdict(Readout("x", r2, low, high, 100, 50, 1.0)) == expected
+
+
+def test_decodings_that_show_nothing_are_said_to(grid: Case) -> None:
+    images, told = grid.run.images(), Told(Words("en"), grid.run, grid.evaluation, grid.run.images())
+    rng = np.random.default_rng(0)
+    x = rng.normal(128, 40, (4, 3, 16, 16)).astype(np.float32)
+
+    def shown(noise: float) -> tuple[Shown, ...]:
+        drawn = x[:, None] + rng.normal(0, noise, (4, 2, 3, 16, 16)).astype(np.float32)
+        return tuple(Shown(images.names[0], True, v, d, v[0]) for v, d in zip(x, drawn, strict=True))
+
+    for noise, unlike in ((50.0, False), (60.0, True)):  # images differ from one another by 40 times the root of 2
+        found = Findings(shown(noise), (), (), None, 1)
+        text = page_of(told, found)
+        assert found.unlike == unlike
+        assert ("no nearer to their images" in text) == unlike and ("What stays the same" in text.split("</h2>", 1)[1]) != unlike
+
+
+def test_doubts_are_told(grid: Case) -> None:
+    """Lots make figures less sure, and so do test images that were trained on."""
+    images = grid.run.images()
+    found = look(grid.run, images, grid.evaluation, lambda done, total: None)
+    lots, same = replace(images, lots=("a",) * len(images)), replace(images, sha256=("same",) * len(images))
+    plain, one_lot, seen = (page_of(Told(Words("en"), grid.run, grid.evaluation, i), found) for i in (images, lots, same))
+    assert "come from one lot" in one_lot and "come from one lot" not in plain
+    assert "same pixels as a training image" in seen and "same pixels as a training image" not in plain
 
 
 # Pictures

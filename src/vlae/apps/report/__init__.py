@@ -64,7 +64,7 @@ def page(told: sections.Told, found: Findings) -> str:
     """The page as HTML."""
     levels, coded = levels_shown(told.images), told.has_code
     parts = {
-        "decodings": sections.decodings(told, found.shown, levels) if coded else None,
+        "decodings": sections.decodings(told, found, levels) if coded else None,
         "bits": sections.bits_table(told),
         "map": sections.bits_map(told, found.shown, levels),
         "code": sections.code(told, found.moved, levels) if coded else None,
@@ -74,7 +74,7 @@ def page(told: sections.Told, found: Findings) -> str:
         "data": sections.data(told),
         "settings": sections.settings(told, found.weights),
     }
-    head = {"answer": sections.answer(told, found.readouts), "schema": sections.schema(told, found.shown[0], levels)}
+    head = {"answer": sections.answer(told, found), "schema": sections.schema(told, found.shown[0], levels)}
     names = [name for name, part in parts.items() if part]
     return _rendered(told, {**head, **parts, "sections": names, "papers": _papers(told, found)})
 

@@ -5,6 +5,7 @@ C colours, H and W height and width, S decodings.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +97,21 @@ class Findings:
     site: Site | None
     """None where the decoder sees nothing of the image"""
     weights: int
+
+    @property
+    def unlike(self) -> bool:
+        """Whether decodings are, in the mean square, no nearer to their images than other images are.
+
+        Two draws from one distribution differ no more than two from a wider one: what a model that fits draws is nearer, unless its code
+        keeps nothing that shows.
+        """
+        own = [_distance(image.decodings, image.x) for image in self.shown if len(image.decodings)]
+        others = [_distance(a.x, b.x) for a, b in combinations(self.shown, 2) if a.x.shape == b.x.shape]
+        return bool(own and others and np.mean(own) >= np.mean(others))
+
+
+def _distance(a: Levels, b: Levels) -> float:
+    return float(np.square(a - b).mean(dtype=np.float64))
 
 
 def look(run: Run, images: ImageSet, evaluation: Evaluation, progress: Progress) -> Findings:

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vlae.apps.report import drawings, plots
-from vlae.apps.report.findings import MOVED_SIDE, MOVES, Moved, Shown, Site
+from vlae.apps.report.findings import MOVED_SIDE, MOVES, Findings, Moved, Shown, Site
 from vlae.apps.report.pictures import Range, heat, middle, picture, thumbnail, top_of, within
 from vlae.apps.report.words import Words, figure, fixed, number, short
 from vlae.core.window import Window
@@ -28,7 +28,7 @@ COLLAPSED_BITS = 1.0
 SHOWN_DECODINGS = 4
 # R2 from which a property counts as read off, and up to which as not found.
 KEPT, LEFT = 0.5, 0.1
-MOST_LISTED = 50
+MOST_REASONS, MOST_FILES = 50, 5
 MOST_LABELS = 20
 # Bytes that the pictures of a section may take: together with the rest they stay below 5 MB.
 GALLERY_BYTES, MAP_BYTES, MOVED_BYTES = 1_900_000, 900_000, 1_100_000
@@ -64,41 +64,76 @@ class Told:
         return self.run.settings.keep.code != "none"
 
 
-def answer(told: Told, found: Sequence[Readout]) -> Section:
-    """What was kept, in one sentence, and what the figures rest on."""
+def answer(told: Told, found: Findings) -> Section:
+    """What was kept, what was left and how sure that is, before anything else."""
     t, e = told.t, told.evaluation
-    collapsed = told.has_code and e.rate_bits < COLLAPSED_BITS
-    kind = "none" if not told.has_code else "collapsed" if collapsed else "blind" if told.run.settings.keep.window == "none" else "kept"
+    kind = _kind(told)
     share = 100 * e.distortion_bits / (e.rate_bits + e.distortion_bits)
-    per_pixel, raw = told.total_bits / told.pixels_an_image, told.raw_bits_per_pixel
-    together = "answer.total" if told.has_code else "answer.total_none"
-    total = t(together, bits=figure(per_pixel), raw=raw, share=number(100 * per_pixel / raw))
+    kept = t("answer.kept" if kind == "blind" else f"answer.{kind}", rate=figure(e.rate_bits), share=number(100 - share, 2))
+    left = t(f"answer.left_{kind}", distortion=figure(e.distortion_bits), share=number(share))
+    sure = [*_measured(told), *_doubts(told), _method(told), *_named(t, found.readouts, "unclear")]
     return {
-        "kept": t(f"answer.{kind}", rate=figure(e.rate_bits), distortion=figure(e.distortion_bits), share=number(share)),
-        "total": t.join([total, *_readable(t, found)]),
-        "advice": t("answer.more") if per_pixel > raw else t("answer.advice") if collapsed else None,
-        "caveats": t.join(_caveats(told)),
+        "kept": t.join([kept, *_named(t, found.readouts, "kept", "partly")]),
+        "left": t.join([left, *_named(t, found.readouts, "left")]),
+        "sure": t.join([*sure, *([t("answer.meaning")] if told.has_code else [])]),
+        "advice": _advice(told, found, kind),
     }
 
 
-def _readable(t: Words, found: Sequence[Readout]) -> list[Markup]:
-    def names(wanted: str) -> str:
-        return ", ".join(short(r.factor, 30) for r in sorted(found, key=lambda r: -r.r2) if verdict(r) == wanted)
+def _kind(told: Told) -> str:
+    """What kind of answer there is: none without a code, collapsed where it is empty, blind where the decoder sees nothing else."""
+    if not told.has_code:
+        return "none"
+    if told.evaluation.rate_bits < COLLAPSED_BITS:
+        return "collapsed"
+    return "blind" if told.run.settings.keep.window == "none" else "kept"
 
-    parts = (("answer.readable", names("kept")), ("answer.unreadable", names("left")))
-    return [t(key, names=short(listed, 160)) for key, listed in parts if listed]
+
+def _advice(told: Told, found: Findings, kind: str) -> Markup | None:
+    if told.total_bits / told.pixels_an_image > told.raw_bits_per_pixel:
+        return told.t("answer.more")
+    if kind == "collapsed":
+        return told.t("answer.advice")
+    return told.t("answer.unlike") if found.unlike else None
 
 
-def _caveats(told: Told) -> list[Markup]:
+def _named(t: Words, found: Sequence[Readout], *verdicts: str) -> list[Markup]:
+    """A sentence for each verdict, with the properties of which it holds."""
+    best = sorted(found, key=lambda r: -r.r2)
+    names = {wanted: t.listed(short(r.factor, 30) for r in best if verdict(r) == wanted) for wanted in verdicts}
+    return [t(f"answer.names_{wanted}", names=short(listed, 160)) for wanted, listed in names.items() if listed]
+
+
+def _measured(told: Told) -> list[Markup]:
+    """On what the figures rest, and how much they vary."""
     t, e = told.t, told.evaluation
     there = len(told.images.indices(e.split))
-    few = {} if e.n_images >= there else {"all": f"{there:,}"}
-    counted = t("count.images_of" if few else "count.images", n=f"{e.n_images:,}", **few)
-    caveats = [t("answer.measured", images=counted, split=t(f"split.{e.split}"))]
-    if e.split == "validation":
-        caveats.append(t("answer.validation", command=f"vlae evaluate {shlex.quote(str(told.run.folder))}"))
-    how = "exact" if not told.has_code else "bound" if e.importance_samples == 1 else "importance"
-    return [*caveats, t(f"answer.{how}", k=e.importance_samples), t("answer.meaning")]
+    split = t(f"split.{e.split}")
+    images = t("count.held" if e.n_images >= there else "count.held_of", n=f"{e.n_images:,}", all=f"{there:,}", split=split)
+    rate, distortion = figure(e.rate_bits, e.rate_bits_se), figure(e.distortion_bits, e.distortion_bits_se)
+    measured = t("answer.measured" if told.has_code else "answer.measured_none", images=images, rate=rate, distortion=distortion)
+    return [measured, t("answer.error" if e.n_images > 1 else "answer.single")]
+
+
+def _method(told: Told) -> Markup:
+    samples = told.evaluation.importance_samples
+    return told.t("answer.exact" if not told.has_code else "answer.bound" if samples == 1 else "answer.importance", k=samples)
+
+
+def _doubts(told: Told) -> list[Markup]:
+    """What makes the figures less sure than their standard errors say."""
+    t, images, split = told.t, told.images, told.evaluation.split
+    doubts = []
+    if split == "validation":
+        doubts.append(t("answer.validation", command=f"vlae evaluate {shlex.quote(str(told.run.folder))}"))
+    held = images.indices(split)
+    lots = [images.lots[n] for n in held if images.lots[n] is not None]
+    if len(set(lots)) < len(lots):
+        doubts.append(t("answer.lots", n=f"{len(set(lots)):,}"))
+    trained = {images.sha256[n] for n in images.indices("train")}
+    if seen := sum(images.sha256[n] in trained for n in held):
+        doubts.append(t("answer.seen", n=f"{seen:,}"))
+    return doubts
 
 
 def schema(told: Told, first: Shown, levels: Range) -> Section:
@@ -117,8 +152,9 @@ def schema(told: Told, first: Shown, levels: Range) -> Section:
     }
 
 
-def decodings(told: Told, shown: Sequence[Shown], levels: Range) -> Section:
+def decodings(told: Told, found: Findings, levels: Range) -> Section:
     """Images beside decodings of their code, and how much those differ."""
+    shown = found.shown
     percent = 100 / (levels.white - levels.black)
     top = top_of([image.spread * percent for image in shown])
 
@@ -132,13 +168,21 @@ def decodings(told: Told, shown: Sequence[Shown], levels: Range) -> Section:
         ]
 
     rows = within(GALLERY_BYTES, draw)
+    lead = [told.t("decodings.made"), *_reading(told.t, found)]
     return {
         "rows": [(row, short(image.name)) for row, image in zip(rows, shown, strict=True)],
         "columns": SHOWN_DECODINGS,
         "drawn": len(shown[0].decodings),
         "top": number(top, 2),
-        "remarks": told.t.join(_remarks(told, shown, rows[0][0].height, rows[0][0].width, levels)),
+        "lead": told.t.join([*lead, *_remarks(told, shown, rows[0][0].height, rows[0][0].width, levels)]),
     }
+
+
+def _reading(t: Words, found: Findings) -> list[Markup]:
+    """How to read the decodings."""
+    if found.unlike:
+        return [t("decodings.unlike")]
+    return [t("decodings.read"), *([t("decodings.missing")] if any(verdict(r) == "kept" for r in found.readouts) else [])]
 
 
 def _remarks(told: Told, shown: Sequence[Shown], height: int, width: int, levels: Range) -> list[Markup]:
@@ -166,7 +210,7 @@ def bits_table(told: Told) -> Section:
         "rows": [_row(told, *row) for row in [*rows, stored]],
         "colours": told.images.channels,
         "alike": t("bits.psnr", psnr=figure(e.psnr), ssim=figure(e.ssim)) if e.psnr is not None and e.ssim is not None else None,
-        "protocol": e.protocol,
+        "protocol": t.said("protocol", e.protocol),
     }
 
 
@@ -180,7 +224,7 @@ def _row(told: Told, name: str, value: float, se: float) -> Section:
         "image": figure(value, se),
         "pixel": figure(pixel, colours * e.bits_per_dim_se if whole else float("nan")),
         "value": figure(pixel / colours, e.bits_per_dim_se if whole else float("nan")),
-        "share": number(100 * pixel / told.raw_bits_per_pixel),
+        "share": told.t("percent", share=number(100 * pixel / told.raw_bits_per_pixel)),
     }
 
 
@@ -235,10 +279,12 @@ def _moved(told: Told, strongest: Sequence[Moved]) -> list[Markup]:
 
 
 def verdict(readout: Readout) -> str:
-    """Whether a property is read off the code: kept, partly or left; unclear where its interval reaches from one end to the other."""
+    """Whether a property is read off the code: kept, partly or left; unclear where its interval does not tell these apart."""
     if readout.low <= LEFT and readout.high >= KEPT:
         return "unclear"
-    return "kept" if readout.r2 >= KEPT else "left" if readout.r2 <= LEFT else "partly"
+    if LEFT < readout.r2 < KEPT:
+        return "partly" if readout.low > 0 else "unclear"
+    return "kept" if readout.r2 >= KEPT else "left"
 
 
 def probe(told: Told, found: Sequence[Readout]) -> Section:
@@ -300,38 +346,49 @@ def training(told: Told) -> Section | None:
 
 def data(told: Told) -> Section:
     """What the images are, and what was left out."""
-    images, summary = told.images, told.images.summary()
+    t, summary = told.t, told.images.summary()
     facts = [(name, value) for name, value in _facts(told, summary) if value]
-    left_out = [
-        {"name": short(entry.name), "reason": short(entry.reason, 200), "harmless": entry.harmless} for entry in images.left_out[:MOST_LISTED]
-    ]
-    return {"facts": facts, "left_out": left_out, "left_out_words": _left_out(told.t, images) if left_out else None}
+    reasons = sorted(summary["left_out"], key=lambda entry: (entry["harmless"], -entry["count"]))
+    return {
+        "facts": facts,
+        "left_out": [_reason(t, entry) for entry in reasons[:MOST_REASONS]],
+        "left_out_words": _left_out(t, told.images, len(reasons)) if reasons else None,
+    }
 
 
-def _left_out(t: Words, images: ImageSet) -> Markup:
+def _reason(t: Words, entry: dict[str, Any]) -> Section:
+    """A reason for which files were left out, with the first of them."""
+    names = [short(t.said("name", name)) for name in entry["names"][:MOST_FILES]]
+    more = ["…"] if entry["count"] > len(names) else []
+    reason = short(t.said("reason", entry["reason"]), 200)
+    return {"reason": reason, "harmless": entry["harmless"], "count": f"{entry['count']:,}", "names": t.listed([*names, *more])}
+
+
+def _left_out(t: Words, images: ImageSet, reasons: int) -> Markup:
     count, lost = len(images.left_out), sum(not entry.harmless for entry in images.left_out)
-    words = [t("data.left_out_count", n=f"{count:,}", lost=f"{lost:,}")]
-    words += [t("data.first", n=MOST_LISTED, all=f"{count:,}")] if count > MOST_LISTED else []
+    words = [t("data.left_out_count" if lost else "data.left_out_harmless", n=f"{count:,}", lost=f"{lost:,}")]
+    words += [t("data.first", n=MOST_REASONS, all=reasons)] if reasons > MOST_REASONS else []
     return t.join(words)
 
 
 def _facts(told: Told, summary: dict[str, Any]) -> list[tuple[str, object]]:
     t, images = told.t, told.images
-    form = f"{t('data.rgb' if images.channels == 3 else 'data.grey')}, {t('data.depth', depth=images.depth)}"
-    labels = [f"{short(label, 40)}: {count:,}" for label, count in sorted(summary["labels"].items(), key=lambda entry: -entry[1])]
+    form = [t("data.rgb" if images.channels == 3 else "data.grey"), t("data.depth", depth=images.depth)]
+    form += [t("data.dynamic")] if images.dynamic else []
+    labels = [f"{short(label, 40)}:\u00a0{count:,}" for label, count in sorted(summary["labels"].items(), key=lambda entry: -entry[1])]
     more = [t("data.more", n=f"{len(labels) - MOST_LABELS:,}")] if len(labels) > MOST_LABELS else []
     return [
         ("source", short(str(told.run.settings.data.folder), 160)),
         ("images", f"{len(images):,}"),
         ("splits", " / ".join(f"{count:,}" for count in summary["splits"].values())),
-        ("rule", summary["split_rule"]),
+        ("rule", t.said("rule", summary["split_rule"])),
         ("size", _sizes(t, summary["sizes"])),
-        ("form", f"{form}; {t('data.dynamic')}" if images.dynamic else form),
-        ("labels", ", ".join([*labels[:MOST_LABELS], *more])),
+        ("form", t.listed(form)),
+        ("labels", t.listed([*labels[:MOST_LABELS], *more])),
         ("lots", summary["lots"]),
         ("masks", summary["masks"]),
         ("duplicates", f"{images.duplicates:,}"),
-        ("conversions", "; ".join(f"{name}: {count:,}" for name, count in images.notes.items())),
+        ("conversions", t.listed(f"{t.said('note', name)} ({count:,})" for name, count in images.notes.items())),
     ]
 
 

@@ -1,7 +1,9 @@
 """What the page says, in English and Japanese, and how it writes numbers."""
 
 import math
+import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from markupsafe import Markup
 from vlae.errors import SettingError
 
 LANGUAGES = ("en", "ja")
+# The parts of a recognised sentence that are themselves sentences or words; all other parts are names and numbers.
+NESTED = frozenset(("error", "form", "how", "rule", "shares", "split"))
 
 
 class Words:
@@ -26,8 +30,7 @@ class Words:
     def __init__(self, lang: str) -> None:
         if lang not in LANGUAGES:
             raise SettingError(f"There is no report in {lang!r}", rule=f"--lang is one of {', '.join(LANGUAGES)}")
-        self.lang = lang
-        self.texts: dict[str, str] = yaml.safe_load((Path(__file__).parent / f"{lang}.yaml").read_text(encoding="utf-8"))
+        self.lang, self.texts = lang, _texts(lang)
 
     def __call__(self, key: str, **values: Any) -> Markup:
         """A text as HTML, with escaped values put in; of "one || many" the first where ``n`` is 1."""
@@ -37,6 +40,24 @@ class Words:
     def join(self, sentences: Iterable[Markup]) -> Markup:
         """Several sentences as one text."""
         return Markup(self.texts["join"]).join(sentences)
+
+    def listed(self, items: Iterable[str]) -> str:
+        """Several items as one text, which is yet to be escaped."""
+        return self.texts["list"].join(map(str, items))
+
+    def said(self, kind: str, sentence: str) -> str:
+        """What another floor says in English, in this language; as it is where it is not recognised.
+
+        It is recognised by the English texts whose keys begin with ``kind``: a reason, a note, a rule, ...
+
+        >>> Words("ja").said("reason", "animated (3 frames)"), Words("ja").said("reason", "another reason")
+        ('アニメーション（3コマ）', 'another reason')
+        """
+        for key, pattern in _patterns(kind):
+            if found := pattern.fullmatch(sentence):
+                parts = {name: self.said(kind, part) if name in NESTED else part for name, part in found.groupdict().items()}
+                return self.texts[key].format(**parts)
+        return sentence
 
     def duration(self, seconds: float) -> Markup:
         """A time as people read it.
@@ -51,6 +72,18 @@ class Words:
     def of(self, prefix: str) -> dict[str, str]:
         """The texts, as they are, of all keys that begin with a prefix, by what follows it."""
         return {key.removeprefix(prefix): text for key, text in self.texts.items() if key.startswith(prefix)}
+
+
+@cache
+def _texts(lang: str) -> dict[str, str]:
+    return yaml.safe_load((Path(__file__).parent / f"{lang}.yaml").read_text(encoding="utf-8"))
+
+
+@cache
+def _patterns(kind: str) -> list[tuple[str, re.Pattern[str]]]:
+    """The English texts of a kind as patterns in which each name in braces stands for anything."""
+    texts = {key: re.escape(text) for key, text in _texts("en").items() if key.startswith(f"{kind}.")}
+    return [(key, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", text), re.DOTALL)) for key, text in texts.items()]
 
 
 def number(value: float, digits: int = 3) -> str:
