@@ -112,6 +112,24 @@ def reconstruct(
 
 
 @app.command()
+def inpaint(
+    run: RunFolder,
+    images: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
+    mask: Annotated[Path, typer.Option(help="An image of their size: what is not black is drawn anew, the rest is kept.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("inpainted"),
+    drawings: Annotated[int, typer.Option(min=1, help="Drawings of each image.")] = 3,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Draw a marked region of each image anew, given the rest of it."""
+    from vlae.apps.inpaint import inpaint as draw
+    from vlae.engine.run import Run
+
+    result = draw(Run.open(run), images, mask, output, drawings, device, lambda name: note(f"{name} done"))
+    show({"output": str(output), **result._asdict()}, as_json, f"{result.images} images, {drawings} drawings each: {output}")
+
+
+@app.command()
 def sample(
     run: RunFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("samples"),

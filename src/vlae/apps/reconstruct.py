@@ -4,20 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from vlae.core.vlae import VLAE
-from vlae.data import batches as data
-from vlae.data.foreign import Foreign, foreign
-from vlae.data.form import Form
 from vlae.data.read import write_png
 from vlae.data.source import LeftOut
-from vlae.engine.batches import DYNAMIC, as_levels, random
 from vlae.engine.device import find_device
-from vlae.engine.measure import Group, decode
+from vlae.engine.guests import Guest, check_used, guests
+from vlae.engine.measure import decode
 from vlae.engine.run import Run, output_folder
 from vlae.engine.sheet import as_pixels
-from vlae.errors import DataError, PartialResult, SettingError
+from vlae.errors import SettingError
 
 
 class Reconstructed(NamedTuple):
@@ -48,41 +43,24 @@ def reconstruct(
     """
     if run.settings.keep.code == "none":
         raise SettingError("This model has no code to decode", rule="Reconstruction needs keep.code vector or grid", do="Use vlae sample")
-    model, size = run.model(find_device(device)), run.facts.size if run.settings.keep.code == "vector" else None
-    form = Form(8 if run.facts.dynamic else run.facts.depth, run.facts.colours)
+    model = run.model(find_device(device))
     written, left_out = 0, []
     with output_folder(output):
-        for number, image in enumerate(foreign(images, form, run.settings.data, size)):
-            if isinstance(image, LeftOut):
-                left_out.append(image)
+        for guest in guests(run, images):
+            if isinstance(guest, LeftOut):
+                left_out.append(guest)
                 continue
-            _write(model, run, image, number, output, decodings)
+            _write(model, run, guest, output, decodings)
             written += 1
             if done:
-                done(image.name)
-    return _told(images, Reconstructed(written, decodings, tuple(left_out)))
+                done(guest.name)
+    check_used(images, written, left_out, "decoded")
+    return Reconstructed(written, decodings, tuple(left_out))
 
 
-def _write(model: VLAE, run: Run, image: Foreign, number: int, output: Path, decodings: int) -> None:
-    seed, pixels = run.settings.train.seed, image.pixels.transpose(2, 0, 1)
-    if run.facts.dynamic:
-        pixels = data.binarise_dynamic(pixels, random(seed, DYNAMIC, 2**33 + number))
-    group = Group(np.array([number]), as_levels(pixels[None]))
-    stem = output / image.name
-    write_png(stem.with_name(f"{stem.name}.original.png"), pixels.transpose(1, 2, 0), run.facts.depth)
+def _write(model: VLAE, run: Run, guest: Guest, output: Path, decodings: int) -> None:
+    depth, stem = run.facts.depth, output / guest.name
+    write_png(stem.with_name(f"{stem.name}.original.png"), guest.pixels, depth)
     for sample in range(decodings):
-        write_png(
-            stem.with_name(f"{stem.name}.{sample + 1}.png"),
-            as_pixels(decode(model, group, seed, sample)[0], run.facts.depth),
-            run.facts.depth,
-        )
-
-
-def _told(images: Path, result: Reconstructed) -> Reconstructed:
-    lost = [f"{left.name}: {left.reason}" for left in result.left_out if not left.harmless]
-    if not result.images:
-        found = "; ".join(f"{left.name}: {left.reason}" for left in result.left_out[:3]) or "nothing"
-        raise DataError(f"No image of {images} can be used", rule="Give PNG, JPEG, BMP, TIFF or WebP images", found=found)
-    if lost:
-        raise PartialResult(f"{result.images} images are decoded and {len(lost)} were left out", found="; ".join(lost[:5]), do="Mend or remove those")
-    return result
+        decoded = decode(model, guest.group, run.settings.train.seed, sample)[0]
+        write_png(stem.with_name(f"{stem.name}.{sample + 1}.png"), as_pixels(decoded, depth), depth)

@@ -14,10 +14,11 @@ from vlae.errors import DataError
 
 
 class Foreign(NamedTuple):
-    """An image in the model's form, (h, w, c), by its name relative to the folder."""
+    """An image in the model's form, (h, w, c), by its name relative to the folder; ``size`` is height and width of the file."""
 
     name: str
     pixels: Pixels
+    size: tuple[int, int]
 
 
 def foreign(images: Path, form: Form, settings: DataSettings, size: tuple[int, int] | None) -> Iterator[Foreign | LeftOut]:
@@ -36,4 +37,4 @@ def foreign(images: Path, form: Form, settings: DataSettings, size: tuple[int, i
             yield LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE)
             continue
         pixels = picture.pixels if size is None else resize(picture.pixels, size)
-        yield Foreign(name, convert(pixels, Form(picture.depth, pixels.shape[2]), form)[0])
+        yield Foreign(name, convert(pixels, Form(picture.depth, pixels.shape[2]), form)[0], picture.pixels.shape[:2])
