@@ -38,7 +38,7 @@ class Made(nn.Module):
         super().__init__()
         if hidden < dims - 1:
             raise ValueError(f"a flow over {dims} dimensions needs at least {dims - 1} hidden units, or some would not see all before them")
-        inner = torch.arange(hidden) % max(1, dims - 1) + 1
+        inner = (torch.arange(hidden) % max(1, dims - 1) + 1).sort().values
         degrees = [torch.arange(1, dims + 1), *[inner] * (layers - 1)]
         outer = torch.arange(dims).repeat(2 if scaled else 1)
         masks = [a[None, :] <= b[:, None] for a, b in zip(degrees, [*degrees[1:], outer], strict=True)]
@@ -47,6 +47,8 @@ class Made(nn.Module):
         self.linears: Sequence[MaskedLinear] = nn.ModuleList(linears)  # type: ignore[assignment]
         self.context = Linear(context, hidden) if context else None
         self.scaled = scaled
+        self.last = [int((inner <= degree).sum()) for degree in range(dims + 1)]
+        """how many hidden units of a layer see at most so many elements"""
 
     def forward(self, y: Float[Tensor, "B D"], context: Float[Tensor, "B M"] | None = None) -> tuple[Tensor, Tensor]:
         h = y
@@ -56,6 +58,23 @@ class Made(nn.Module):
                 h = h + self.context(context)
             h = F.relu(h)
         return _shift_and_log_scale(self.linears[-1](h), self.scaled)
+
+    def inverse(self, value: Float[Tensor, "B D"], context: Float[Tensor, "B M"] | None = None) -> Float[Tensor, "B D"]:
+        """The elements one after another: every unit is computed once, as soon as all that it reads is known."""
+        weights, dims = [linear.weight().t() for linear in self.linears], value.shape[1]
+        sums = [linear.b.expand(len(value), -1).clone() for linear in self.linears]
+        if self.context is not None:
+            sums[0] += self.context(context)
+        elements: list[Tensor] = []
+        for d in range(dims):
+            shift, log_scale = _shift_and_log_scale(sums[-1][:, d::dims], self.scaled)
+            known, units = value[:, d : d + 1] * torch.exp(log_scale) + shift, slice(d, d + 1)
+            elements.append(known)
+            for total, weight in zip(sums, weights, strict=True):
+                total.addmm_(known, weight[units])
+                units = slice(self.last[d], self.last[d + 1])
+                known = F.relu(total[:, units])
+        return torch.cat(elements, dim=1)
 
 
 class MaskedLinear(Linear):
@@ -84,6 +103,21 @@ class MaskedGrid(nn.Module):
     def forward(self, y: Float[Tensor, "B K H W"], context: Float[Tensor, "B M H W"] | None = None) -> tuple[Tensor, Tensor]:
         return _shift_and_log_scale(self.out(self.net(y, context).features), self.scaled)
 
+    def inverse(self, value: Float[Tensor, "B K H W"], context: Float[Tensor, "B M H W"] | None = None) -> Float[Tensor, "B K H W"]:
+        """The positions in wavefront order."""
+        batch, _, height, width = value.shape
+        front = Wavefront(self.net, context, batch, height, width)
+        values, out, scaled = front.lined_up(value), self.out.pointwise(), self.scaled
+
+        def write(seen: Seen, line: Line) -> Tensor:
+            shift, log_scale = _shift_and_log_scale(out(seen.features), scaled)
+            y = by_image(line.of(values)) * torch.exp(log_scale) + shift
+            line.of(values).copy_(by_line(y))
+            return y
+
+        front.run(write)
+        return values[:, :width].permute(2, 3, 0, 1)
+
 
 def _shift_and_log_scale(numbers: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
     if not scaled:
@@ -107,36 +141,13 @@ class Step(nn.Module):
 
     def inverse(self, value: Tensor, context: Tensor | None = None) -> Tensor:
         value, context = self._turned(value), self._turned_context(context)
-        solve = self._solve_vector if isinstance(self.net, Made) else self._solve_grid
-        return self._turned(solve(value, context))
+        return self._turned(self.net.inverse(value, context))
 
     def _turned(self, y: Tensor) -> Tensor:
         return y.flip(list(range(1 if y.dim() == 2 else 2, y.dim()))) if self.reverse else y
 
     def _turned_context(self, context: Tensor | None) -> Tensor | None:
         return context if context is None or context.dim() == 2 else self._turned(context)
-
-    def _solve_vector(self, value: Float[Tensor, "B D"], context: Tensor | None) -> Float[Tensor, "B D"]:
-        y = torch.zeros_like(value)
-        for d in range(value.shape[1]):
-            shift, log_scale = self.net(y, context)
-            y[:, d] = value[:, d] * torch.exp(log_scale[:, d]) + shift[:, d]
-        return y
-
-    def _solve_grid(self, value: Float[Tensor, "B K H W"], context: Tensor | None) -> Float[Tensor, "B K H W"]:
-        assert isinstance(self.net, MaskedGrid)
-        batch, _, height, width = value.shape
-        front = Wavefront(self.net.net, context, batch, height, width)
-        values, out, scaled = front.lined_up(value), self.net.out.pointwise(), self.net.scaled
-
-        def write(seen: Seen, line: Line) -> Tensor:
-            shift, log_scale = _shift_and_log_scale(out(seen.features), scaled)
-            y = by_image(line.of(values)) * torch.exp(log_scale) + shift
-            line.of(values).copy_(by_line(y))
-            return y
-
-        front.run(write)
-        return values[:, :width].permute(2, 3, 0, 1)
 
 
 class Flow(nn.Module):
