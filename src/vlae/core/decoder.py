@@ -90,20 +90,23 @@ class Decoder(nn.Module):
     def sample(self, z: Tensor | None, uniforms: Float[Tensor, "B U H W"], given: Given | None = None) -> Float[Tensor, "B C H W"]:
         """An image for every code, each pixel drawn with its own uniforms, in wavefront order; what is ``given`` stays."""
         batch, _, height, width = uniforms.shape
-        given = given or Given(uniforms.new_zeros(batch, self.head.colours, height, width), torch.zeros_like(uniforms[:, :1], dtype=torch.bool))
+        x = uniforms.new_zeros(batch, self.head.colours, height, width) if given is None else given.x
         if not self.window.layers:  # no pixel waits for another
-            return torch.where(given.known, given.x, self(z, given.x).sample(uniforms))
+            drawn = self(z, x).sample(uniforms)
+            return drawn if given is None else torch.where(given.known, x, drawn)
         front = Wavefront(self.net, self.spread(z, (height, width)), batch, height, width)
-        chances, x, known, out = front.lined_up(uniforms), front.lined_up(given.x), front.lined_up(given.known), self.out.pointwise()
+        chances, lined, out = front.lined_up(uniforms), front.lined_up(x), self.out.pointwise()
+        known = None if given is None else front.lined_up(given.known)
 
         def write(seen: Seen, line: Line) -> Tensor:
-            drawn = self.head(out(seen.features), seen.prediction).sample(by_image(line.of(chances)))
-            pixels = torch.where(by_image(line.of(known)), by_image(line.of(x)), drawn)
-            line.of(x).copy_(by_line(pixels))
+            pixels = self.head(out(seen.features), seen.prediction).sample(by_image(line.of(chances)))
+            if known is not None:
+                pixels = torch.where(by_image(line.of(known)), by_image(line.of(lined)), pixels)
+            line.of(lined).copy_(by_line(pixels))
             return self.image(pixels)
 
         front.run(write)
-        return x[:, :width].permute(2, 3, 0, 1)
+        return lined[:, :width].permute(2, 3, 0, 1)
 
     @torch.no_grad()
     def fit_predictor(self, x: Float[Tensor, "B C H W"], ridge: float = 1e-4) -> None:

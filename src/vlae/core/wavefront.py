@@ -87,7 +87,8 @@ class _Columns:
     """The last few columns, in time, of sources of one width: ``values`` is (depth, sources, above + H, B, C), zero outside the image."""
 
     def __init__(self, sources: range, lags: tuple[int, ...], moments: list[_Moment], like: Float[Tensor, "H B C"]) -> None:
-        self.sources, self.lags = sources, [lags[source] for source in sources]
+        self.sources = sources
+        self.first, self.last = min(lags[source] for source in sources), max(lags[source] for source in sources)
         self.above = max(-moment.di for moment in moments)
         depth = 1 + max(moment.delay for moment in moments)
         self.values = like.new_zeros(depth, len(sources), self.above + like.shape[0], *like.shape[1:])
@@ -99,8 +100,8 @@ class _Columns:
 
     def begin(self, time: int, active: Callable[[int, int], range]) -> None:
         """Forget what the column of this time held when it was last used, where it is not written again."""
-        now = active(time, min(self.lags)).start
-        before = active(time - len(self.values), max(self.lags)).start if now else 0
+        now = active(time, self.first).start
+        before = active(time - len(self.values), self.last).start if now else 0
         if before < now:
             self.values[time % len(self.values), :, self.above + before : self.above + now].zero_()
 
@@ -161,30 +162,53 @@ def _runs(reads: list[_Read]) -> Iterator[list[_Read]]:
         yield run
 
 
+class _Turn(NamedTuple):
+    """What is left to do for one learned layer at every time: ``column`` is its place among the learned columns."""
+
+    number: int
+    place: int
+    """among the layers of its lag"""
+    column: int
+    residual: tuple[int, int] | None
+    """which column it adds, and of how many steps ago"""
+    late: list[tuple[int, int, Float[Tensor, "C D"]]]
+    """the columns of this time that it reads, each so many rows below, with the weights"""
+
+
+class _Begun(NamedTuple):
+    """Layers at the begin of a time: their columns, and their sums of the code and of earlier times, both halves of them apart."""
+
+    rows: range
+    here: tuple[Float[Tensor, "nB C"], ...]
+    sums: tuple[Float[Tensor, "nB D"], ...]
+    shown: tuple[Float[Tensor, "nB C"], ...]
+    gates: tuple[Float[Tensor, "nB C"], ...]
+
+
 class _Team:
     """Learned layers of one lag: they are active in the same rows, and what they read of earlier times is taken together."""
 
     def __init__(self, front: "Wavefront", lag: int, numbers: list[int]) -> None:
-        self.front, self.lag, self.numbers = front, lag, numbers
+        self.front, self.lag = front, lag
         reads = [front.read(number, place, k) for place, number in enumerate(numbers) for k in range(len(front.net.convs[number]))]
         known = [front.known(read) for read in reads]
         self.gatherings = front.gatherings([read.part(early) for read, early in zip(reads, known, strict=True)])
         late = [read.part(set(read.moments) - early) for read, early in zip(reads, known, strict=True)]
-        self.now = [[read for read in late if read.reader == place] for place in range(len(numbers))]
+        self.turns = [front.turn(number, place, [read for read in late if read.reader == place]) for place, number in enumerate(numbers)]
         self.bias = torch.stack([front.bias(number) for number in numbers]).unsqueeze(1)
         self.code = None if front.code is None else torch.stack([front.from_code(number) for number in numbers])
 
-    def begin(self, time: int, rows: range) -> tuple[Float[Tensor, "nB D"], ...]:
-        """What each layer's sum is before the layers of this time add to it: that of the code, and of earlier times."""
-        count = len(rows) * self.front.batch
+    def begin(self, time: int, rows: range) -> _Begun:
+        """Add up what is known before the layers of this time add to it."""
         if self.code is None:
-            sums = self.bias.repeat(1, count, 1)
+            sums = self.bias.repeat(1, len(rows) * self.front.batch, 1)
         else:
             code = self.front.code_along(time - self.lag, rows)
-            sums = torch.baddbmm(self.bias, code.expand(len(self.numbers), -1, -1), self.code)
+            sums = torch.baddbmm(self.bias, code.expand(len(self.turns), -1, -1), self.code)
         for gathering in self.gatherings:
             gathering.add_to(sums, time, rows)
-        return sums.unbind()
+        shown, gates = sums.chunk(2, dim=2)
+        return _Begun(rows, self.front.hidden.at(time, rows), sums.unbind(), shown.unbind(), gates.unbind())
 
 
 class Wavefront:
@@ -205,6 +229,7 @@ class Wavefront:
         lags = self.plan.lags
         numbers = sorted(range(self.first - 1, len(net.layers)), key=lambda n: lags[n + 1])
         self.teams = [_Team(self, lag, list(team)) for lag, team in groupby(numbers, key=lambda n: lags[n + 1])]
+        self.turns = sorted((turn.number, team, turn) for team, members in enumerate(self.teams) for turn in members.turns)
         self.prediction = self.gatherings([self._prediction()]) if net.predictor else []
 
     def _columns(self, sources: range, channels: int) -> _Columns:
@@ -229,6 +254,13 @@ class Wavefront:
         assert self.net.predictor is not None and self.net.prediction is not None
         moments = tuple(self._moment(0, self.net.predictor.source, tap) for tap in self.net.predictor.taps)
         return _Read(0, self.net.predictor.source, moments, tuple(w.t() for w in self.net.prediction.unbind(2)))
+
+    def turn(self, number: int, place: int, late: list[_Read]) -> _Turn:
+        """What learned layer ``number`` does when its turn comes."""
+        source, lag = self.net.layers[number].residual, self.plan.lags[number + 1]
+        residual = None if source is None else (source - self.first, self._moment(lag, source, HERE).delay)
+        reads = [(read.source - self.first, m.di, w) for read in late for m, w in zip(read.moments, read.weights, strict=True)]
+        return _Turn(number, place, number + 1 - self.first, residual, reads)
 
     def known(self, read: _Read) -> set[_Moment]:
         """The taps whose values are there when the learned layers begin a time."""
@@ -298,32 +330,22 @@ class Wavefront:
 
     def _learn(self, time: int) -> None:
         """Write every learned layer's column of this time, in their order."""
-        active = [(team, rows) for team in self.teams if (rows := self._active(time, team.lag))]
-        begun = {
-            number: (rows, now, total)
-            for team, rows in active
-            for number, now, total in zip(team.numbers, team.now, team.begin(time, rows), strict=True)
-        }
-        here = {rows: self.hidden.at(time, rows) for _, rows in active}
-        for number in sorted(begun):
-            rows, now, total = begun[number]
-            for read in now:
-                for moment, weight in zip(read.moments, read.weights, strict=True):
-                    column = here[rows] if moment.di == 0 else self.hidden.at(time, rows, moment.di)
-                    total.addmm_(column[read.source - self.first], weight)
-            shown, gate = total.chunk(2, dim=1)
-            out, residual = here[rows][number + 1 - self.first], self._residual(number, time, rows, here[rows])
-            if residual is None:
-                torch.mul(shown, gate.sigmoid_(), out=out)
-            else:
-                torch.addcmul(residual, shown, gate.sigmoid_(), out=out)
+        begun = [team.begin(time, rows) if (rows := self._active(time, team.lag)) else None for team in self.teams]
+        for _, team, turn in self.turns:
+            if (state := begun[team]) is not None:
+                self._take(turn, state, time)
 
-    def _residual(self, number: int, time: int, rows: range, here: tuple[Tensor, ...]) -> Tensor | None:
-        source = self.net.layers[number].residual
-        if source is None:
-            return None
-        delay = self._moment(self.plan.lags[number + 1], source, HERE).delay
-        return (here if delay == 0 else self.hidden.at(time - delay, rows))[source - self.first]
+    def _take(self, turn: _Turn, state: _Begun, time: int) -> None:
+        for column, di, weight in turn.late:
+            columns = state.here if di == 0 else self.hidden.at(time, state.rows, di)
+            state.sums[turn.place].addmm_(columns[column], weight)
+        shown, opened = state.shown[turn.place], state.gates[turn.place].sigmoid_()
+        if turn.residual is None:
+            torch.mul(shown, opened, out=state.here[turn.column])
+        else:
+            column, delay = turn.residual
+            columns = state.here if delay == 0 else self.hidden.at(time - delay, state.rows)
+            torch.addcmul(columns[column], shown, opened, out=state.here[turn.column])
 
     def _seen(self, time: int, rows: range) -> Seen:
         """What is known at the pixels of this time, as (B, channels, n, 1)."""
