@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from vlae.core.causal import CausalNet, Seen
 from vlae.core.flows import MaskedLinear
-from vlae.core.layers import Conv, Linear, TapConv
+from vlae.core.layers import Conv, Linear, TapConv, Upsample
 from vlae.core.vlae import VLAE
 
 
@@ -67,6 +67,17 @@ class PlainMaskedLinear(nn.Linear):
         return F.linear(x, self.weight * self.mask, self.bias)
 
 
+class PlainUpsample(nn.Module):
+    """Double the size, channels first."""
+
+    def __init__(self, ours: Upsample) -> None:
+        super().__init__()
+        self.conv = _conv(ours.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x), 2)
+
+
 def _conv(ours: Conv) -> nn.Module:
     outputs, inputs, kernel, _ = ours.v.shape
     conv = nn.Conv2d(inputs, outputs, kernel, stride=ours.stride, padding=ours.padding)
@@ -91,7 +102,9 @@ def plain(model: VLAE) -> VLAE:
         net.__class__ = PlainCausalNet
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, MaskedLinear):
+            if isinstance(child, Upsample):
+                setattr(parent, name, PlainUpsample(child))
+            elif isinstance(child, MaskedLinear):
                 setattr(parent, name, PlainMaskedLinear(child))
             elif isinstance(child, TapConv):
                 setattr(parent, name, MaskedConv(child))

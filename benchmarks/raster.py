@@ -133,6 +133,8 @@ def naive(decoder: Decoder, z: Tensor | None, uniforms: Tensor, pixels: int) -> 
     """The first pixels of the images of the codes, the whole network for each."""
     batch, _, height, width = uniforms.shape
     x = uniforms.new_zeros(batch, decoder.head.colours, height, width)
+    code = decoder.spread(z, (height, width))
     for i, j in [divmod(n, width) for n in range(pixels)]:
-        x[:, :, i, j] = decoder(z, x).sample(uniforms)[:, :, i, j]
+        seen = decoder.net(decoder.image(x), code)
+        x[:, :, i, j] = decoder.head(decoder.out(seen.features), seen.prediction).sample(uniforms)[:, :, i, j]
     return x

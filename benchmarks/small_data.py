@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from runs import trained
 from vlae.apps import train as trainer
 from vlae.apps.evaluate import evaluate
 from vlae.data.imageset import ImageSet
@@ -35,15 +36,6 @@ def listing(images: ImageSet, count: int, seed: int) -> str:
     known = [{name: v[n] for name, v in images.factors.items() if np.isfinite(v[n])} for n in numbers]
     rows = [{"name": images.names[n], "split": str(images.split[n]), **k} for n, k in zip(numbers, known, strict=True)]
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def trained(source: Path, manifest: Path, folder: Path, overrides: Sequence[str]) -> Run:
-    """A run that is trained to its end on the images of a manifest, begun or gone on with."""
-    if not (folder / "config.yaml").is_file():
-        trainer.prepare(load_settings(None, [f"data.manifest={manifest}", *overrides], {"data.folder": source}), folder)
-    run = Run.open(folder)
-    trainer.train(run, lambda told: None)
-    return run
 
 
 def rows_of(run: Run, case: str) -> list[dict[str, object]]:
@@ -82,7 +74,8 @@ def measure(source: Path, output: Path, counts: Sequence[int], half: bool, overr
     for count in counts:
         manifest = output / f"{count}.jsonl"
         manifest.write_text(listing(images, count, seed=0), encoding="utf-8")
-        run = trained(source, manifest.resolve(), output / f"{count}{'-half' if half else ''}", ["keep.code=grid", *size, *_no_lots(overrides)])
+        settings = [f"data.manifest={manifest.resolve()}", "keep.code=grid", *size, *_no_lots(overrides)]
+        run = trained(source, output / f"{count}{'-half' if half else ''}", settings)
         pictures(run, output / f"{run.folder.name}.png")
         rows += rows_of(run, f"{source.name}, {count} training images{', half the resolution' if half else ''}")
     return rows

@@ -1,10 +1,10 @@
-"""Images a second of training, ours against the same model as people usually write it, alternating in one run; the ratio is of medians.
+"""Images a second of training, ours against the same model as people usually write it, in turns in one run; the median of the turns' ratios.
 
 Cases: (a) 28x28 binary with a vector code, the paper's architecture (6 causal layers of 12 filters, 64 dimensions, 4 MADEs of 640 units);
 (b) 64x64 crops of 8-bit grey with a grid code. The opponent (``plain.py``) has 3x3 kernels multiplied by a mask, runs eagerly, in float32,
-channels first; each of its causal layers is timed against a bare ``Conv2d`` of its shape. Ours runs in float32 and in bfloat16 (pixels,
+channels first; the decoder's causal layer of 3x3 taps is timed against a bare ``Conv2d`` of its shape. Ours runs in float32 and in bfloat16 (pixels,
 means and codes stay in float32). Also printed: which share of the machine's own measured convolution rate a step reaches, counting
-multiplications of allowed taps alone; and with ``--curve`` how far the losses of the three part from one another on drawn parts, trained
+the multiplications that it makes; and with ``--curve`` how far the losses of the three part from one another on drawn parts, trained
 from the same weights on the same batches.
 
     python benchmarks/training.py --json [--quick] [--curve]
@@ -143,8 +143,7 @@ def drawn(case: str, number: int) -> torch.Tensor:
 
 def bare(case: str, twin: VLAE, rounds: int) -> dict[str, object]:
     """How much slower the opponent's causal layers are than a bare convolution of their shape: it must not be a straw man."""
-    layers = [m for m in twin.modules() if isinstance(m, MaskedConv) and m.in_channels > 1]
-    layer = layers[0]
+    layer = next(m for m in twin.decoder.net.modules() if isinstance(m, MaskedConv) and m.in_channels > 1 and m.kernel_size == (3, 3))
     _, facts, batch = CASES[case]
     height, width = facts.size or (64, 64)
     x = torch.randn(batch, layer.in_channels, height, width)

@@ -1,8 +1,8 @@
-"""Bits of code with a small window against a large one, all else being equal: the decoder that sees less must be told more.
+"""Bits of code with a small window against a large one, with the same settings otherwise: the decoder that sees less must be told more.
 
-Two models with the same seed, steps and networks; in the second half of the training nothing but the bound is minimised, so that no
-objective props up the code. The difference is taken image by image, its standard error over test images. Runs that are there already are
-gone on with, and each leaves its report.
+Two models with the same seed, steps and widths (a larger window takes more layers, so its decoder has more weights, which are told); in the
+second half of the training nothing but the bound is minimised, so that no objective props up the code. The difference is taken image by
+image, its standard error over test images. Runs that are there already are gone on with, and each leaves its report.
 
     python benchmarks/windows.py SOURCE [group.name=value ...] --output FOLDER --json [--quick] [--small r1] [--large stack6]
 """
@@ -14,23 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlae.apps import train as trainer
+from runs import trained
 from vlae.apps.evaluate import evaluate
 from vlae.apps.report import report
 from vlae.core.estimate import Estimate
 from vlae.engine.run import Run
-from vlae.engine.settings import load_settings
 
 ERRORS = 5
-
-
-def trained(source: Path, folder: Path, overrides: list[str]) -> Run:
-    """A run that is trained to its end, begun or gone on with."""
-    if not (folder / "config.yaml").is_file():
-        trainer.prepare(load_settings(None, overrides, {"data.folder": source}), folder)
-    run = Run.open(folder)
-    trainer.train(run, lambda told: None)
-    return run
 
 
 def rates(run: Run, limit: int) -> dict[str, float]:
@@ -43,7 +33,9 @@ def rates(run: Run, limit: int) -> dict[str, float]:
 
 def measure(source: Path, output: Path, windows: list[str], limit: int, overrides: list[str]) -> dict[str, object]:
     """The row of a source."""
-    found = [rates(trained(source, output / w, [f"keep.window={w}", "objective.plain_after=0.5", *overrides]), limit) for w in windows]
+    runs = [trained(source, output / w, [f"keep.window={w}", "objective.plain_after=0.5", *overrides]) for w in windows]
+    weights = [sum(p.numel() for p in run.model(torch.device("cpu")).decoder.net.parameters()) for run in runs]
+    found = [rates(run, limit) for run in runs]
     small, large = (np.array([rate[name] for name in found[0]]) for rate in found)
     apart = Estimate.of(torch.from_numpy(small - large))
     return {
@@ -52,7 +44,7 @@ def measure(source: Path, output: Path, windows: list[str], limit: int, override
         "value": float(small.mean()),
         "unit": "bits",
         "spread": f"difference {apart.value:.2f}, se {apart.se:.2f}, {apart.value / apart.se:.1f} standard errors",
-        "against": f"window {windows[1]}, {large.mean():.2f} bits",
+        "against": f"window {windows[1]}, {large.mean():.2f} bits; {weights[0]:,} against {weights[1]:,} weights that see the window",
         "ratio": float(small.mean() / large.mean()),
         "aim": f"larger by {ERRORS} standard errors",
         "met": bool(apart.value >= ERRORS * apart.se),

@@ -142,3 +142,8 @@ def test_scales_are_bounded():
 def test_the_papers_prior_has_so_many_parameters():
     """Four steps of three layers, 64 dimensions and 640 units: weights by direction, length and bias of each output; means only."""
     assert sum(p.numel() for p in vector_flow(64, 4, 640).parameters()) == 4 * (640 * 64 + 640 * 640 + 64 * 640 + 2 * (640 + 640 + 64))
+
+
+def test_a_network_without_hidden_layer_is_refused():
+    with pytest.raises(ValueError, match="hidden layer"):
+        Made(3, 4, 1, scaled=False)

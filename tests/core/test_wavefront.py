@@ -72,6 +72,24 @@ def test_conditionals_along_the_wavefront_are_the_parallel_ones(name, context, s
     check(net, torch.randn(batch, 2, *size), torch.randn(batch, 2, *size))
 
 
+def test_a_wavefront_can_run_again():
+    net = randomise(CausalNet(NAMED["4x2"], inputs=2, width=3, code=2))
+    image, code = torch.randn(2, 2, 6, 7), torch.randn(2, 2, 6, 7)
+    with torch.no_grad():
+        front, parallel = Wavefront(net, code, 2, 6, 7), net(image, code).features
+        for _ in range(2):
+            found = torch.empty_like(parallel)
+
+            def write(seen, line, found=found):
+                i = torch.tensor(line.rows)
+                j = line.time - line.slope * i
+                found[:, :, i, j] = seen.features[..., 0]
+                return image[:, :, i, j].unsqueeze(-1)
+
+            front.run(write)
+            near(found, parallel)
+
+
 @given(plans(), st.integers(1, 6), st.integers(1, 6), st.booleans())
 def test_so_they_are_for_any_taps(plan, height, width, coded):
     net = randomise(CausalNet(network(plan), inputs=2, width=3, code=2 if coded else 0))

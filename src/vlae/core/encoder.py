@@ -49,10 +49,10 @@ class Pyramid:
         """Image to last level."""
         layers: list[nn.Module] = []
         if self.blocks[0]:
-            layers += [Conv(inputs, self.widths[0]), *self.body(0)]
+            layers += [Conv(inputs, self.widths[0], exact=True), *self.body(0)]
             inputs = self.widths[0]
         for level in range(1, len(self.widths)):
-            layers += [ResBlock(inputs, self.widths[level], stride=2), *self.body(level)]
+            layers += [ResBlock(inputs, self.widths[level], stride=2, exact=not layers), *self.body(level)]
             inputs = self.widths[level]
         return nn.Sequential(*layers)
 

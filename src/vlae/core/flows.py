@@ -36,6 +36,8 @@ class Made(nn.Module):
 
     def __init__(self, dims: int, hidden: int, layers: int, scaled: bool, context: int = 0) -> None:
         super().__init__()
+        if layers < 2:
+            raise ValueError("a flow over a vector needs a hidden layer: at least 2 layers")
         if hidden < dims - 1:
             raise ValueError(f"a flow over {dims} dimensions needs at least {dims - 1} hidden units, or some would not see all before them")
         inner = (torch.arange(hidden) % max(1, dims - 1) + 1).sort().values

@@ -72,7 +72,8 @@ def full_precision(x: Tensor) -> torch.autocast:
 def lowered(x: Tensor) -> Tensor:
     """The values in the precision that autocast wants, where it is on."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    # As autocast itself does, float64 is left alone.
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) and x.dtype != torch.float64 else x
 
 
 @contextmanager
@@ -170,13 +171,13 @@ def channels_last(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
 class ResBlock(nn.Module):
     """``shortcut(x) + conv(elu(conv(elu(x))))``, optionally halving the size (Kingma et al. 2016, arXiv:1606.04934, appendix B)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, exact: bool = False) -> None:
         super().__init__()
-        self.first = Conv(inputs, outputs, stride=stride)
+        self.first = Conv(inputs, outputs, stride=stride, exact=exact)
         self.second = Conv(outputs, outputs, scale=0.1)
         self.shortcut: Callable[[Tensor], Tensor] = nn.Identity()
         if stride > 1 or inputs != outputs:
-            self.shortcut = Conv(inputs, outputs, stride=stride)
+            self.shortcut = Conv(inputs, outputs, stride=stride, exact=exact)
 
     def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
         return self.shortcut(x) + self.second(F.elu(self.first(F.elu(x))))

@@ -135,7 +135,7 @@ class _Gathering:
         self.places = torch.arange((height - columns.above) * self.batch, device=device).unsqueeze(1)
         self.weight = torch.stack([torch.cat(read.weights) for read in reads])
         readers = [read.reader for read in reads]
-        self.readers = slice(readers[0], readers[-1] + 1, _step(reads)[0])
+        self.readers = slice(readers[0], readers[-1] + 1, readers[1] - readers[0] if len(readers) > 1 else 1)
 
     def add_to(self, sums: Float[Tensor, "N nB D"], time: int, rows: range) -> None:
         """Add what is read at a time to the sums of the readers."""
@@ -145,16 +145,12 @@ class _Gathering:
         sums[self.readers].baddbmm_(gathered.view(*index.shape[:2], -1), self.weight)
 
 
-def _step(reads: list[_Read]) -> tuple[int, int]:
-    """How far apart the readers and the sources of reads are."""
-    return (reads[1].reader - reads[0].reader, reads[1].source - reads[0].source) if len(reads) > 1 else (1, 0)
-
-
 def _runs(reads: list[_Read]) -> Iterator[list[_Read]]:
-    """Reads parted so that within each run the readers follow one another in even steps, and so do the sources."""
+    """Reads parted so that within each run the readers follow one another in even steps."""
     run: list[_Read] = []
     for read in sorted(reads, key=lambda r: r.reader):
-        if (len(run) > 1 and _step([run[-1], read]) != _step(run)) or (run and run[-1].reader == read.reader):
+        step = read.reader - run[-1].reader if run else 1
+        if step == 0 or (len(run) > 1 and step != run[1].reader - run[0].reader):
             yield run
             run = []
         run.append(read)
@@ -302,6 +298,8 @@ class Wavefront:
 
     def run(self, write: Write) -> None:
         """Visit every pixel once; ``write`` is told what is known there and gives the image's values, on which later pixels rest."""
+        for columns in (self.contexts, self.hidden):
+            columns.values.zero_()
         for time in range(min(self.plan.lags), self.width + self.plan.slope * (self.height - 1)):
             self.contexts.begin(time, self._active)
             self.hidden.begin(time, self._active)
