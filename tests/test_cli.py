@@ -254,3 +254,9 @@ def test_partly_bad_images_to_reconstruct(run: Path, tmp_path: Path) -> None:
     (folder / "torn.png").write_bytes((folder / "00.png").read_bytes()[:60])
     code, said = vlae("reconstruct", run, folder, "-o", tmp_path / "r", "--decodings", 1)
     assert code == 8 and "torn.png" in said and len(list((tmp_path / "r").iterdir())) == 4
+    assert said.startswith("2 images, 1 decodings each") and "Warning: " in said
+    code, said = vlae("reconstruct", run, folder, "-o", tmp_path / "j", "--decodings", 1, "--json")
+    found = json.loads(said.splitlines()[0])
+    assert code == 8 and found["images"] == 2 and [left["name"] for left in found["left_out"]] == ["torn.png"]
+    code, said = vlae("reconstruct", run, folder / "gone.png", "-o", tmp_path / "g")
+    assert code == 3 and refused(said, "gone.png does not exist") and not (tmp_path / "g").exists()

@@ -1,7 +1,6 @@
 """The command line: parse, call one app, show its result. torch is loaded only by the commands that need it."""
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -54,7 +53,7 @@ def train(
     if folder is not None and "=" in str(folder) and not folder.exists():
         folder, overrides = None, [str(folder), *overrides]
     if resume is not None:
-        if folder or output or config or keep or size or steps:
+        if any(given is not None for given in (folder, output, config, keep, size, steps)):
             raise SettingError(
                 "--resume goes on with a run as it is",
                 rule="It takes only --max-minutes and train.max_minutes or train.device",
@@ -108,14 +107,14 @@ def reconstruct(
     from vlae.engine.run import Run
 
     result = decode(Run.open(run), images, output, decodings, device, lambda name: note(f"{name} done"))
-    show({"output": str(output), **result._asdict()}, as_json, f"{result.images} images, {decodings} decodings each: {output}")
+    _show_made(result, output, as_json, f"{result.images} images, {decodings} decodings each: {output}")
 
 
 @app.command()
 def inpaint(
     run: RunFolder,
     images: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
-    mask: Annotated[Path, typer.Option(help="An image of their size: what is not black is drawn anew, the rest is kept.")],
+    mask: Annotated[Path, typer.Option(help="An image of their size: what is white is drawn anew, the rest is kept as the model sees it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("inpainted"),
     drawings: Annotated[int, typer.Option(min=1, help="Drawings of each image.")] = 3,
     device: Device = "cpu",
@@ -126,7 +125,7 @@ def inpaint(
     from vlae.engine.run import Run
 
     result = draw(Run.open(run), images, mask, output, drawings, device, lambda name: note(f"{name} done"))
-    show({"output": str(output), **result._asdict()}, as_json, f"{result.images} images, {drawings} drawings each: {output}")
+    _show_made(result, output, as_json, f"{result.images} images, {drawings} drawings each of the {result.marked:.1%} marked: {output}")
 
 
 @app.command()
@@ -159,15 +158,15 @@ def report(
 ) -> None:
     """Write one page for a person in a hurry: what the code kept, and what it left to the decoder."""
     from vlae.apps.evaluate import evaluate as measure
+    from vlae.apps.report import ENOUGH, measured
     from vlae.apps.report import report as write
-    from vlae.engine.results import Evaluation
     from vlae.engine.run import Run
 
     opened = Run.open(run)
     split = "test" if len(opened.images().indices("test")) else "validation"
-    if Evaluation.read(opened, split) is None:
+    if measured(opened, split) is None:
         with counting("Measuring") as progress:
-            measure(opened, split, limit=200, progress=progress)
+            measure(opened, split, limit=ENOUGH, progress=progress)
     with counting("Drawing the page") as progress:
         page = write(opened, output, lang, progress)
     show({"report": str(page)}, as_json, f"Open {page}")
@@ -216,20 +215,19 @@ def _options(
 
 def show(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result for a program or for a person."""
-    typer.echo(json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False) if as_json else text)
+    if as_json:
+        from vlae.engine.run import finite
+
+        text = json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False)
+    typer.echo(text)
 
 
-def finite(tree: Any) -> Any:
-    """A tree with null for numbers that JSON does not have: the error of a single value, say.
+def _show_made(result: Any, output: Path, as_json: bool, text: str) -> None:
+    """Print what was made of images; only then, where some were left out, end as a partial result."""
+    from vlae.engine.guests import check_whole
 
-    >>> finite({"se": float("nan"), "bits": (1.5, float("inf"))})
-    {'se': None, 'bits': [1.5, None]}
-    """
-    if isinstance(tree, dict):
-        return {name: finite(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+    show({"output": str(output), **result._asdict(), "left_out": [left._asdict() for left in result.left_out]}, as_json, text)
+    check_whole(result.images, result.left_out)
 
 
 def note(line: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from tests.test_cli import TINY, copied, good, picture, vlae
 from vlae.apps import evaluate as app
+from vlae.apps import report
 from vlae.apps.evaluate import evaluate
 from vlae.apps.train import prepare
 from vlae.core.decoder import Decoder
@@ -21,6 +22,7 @@ from vlae.engine.fit import Trainer
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
+from vlae.errors import RunError
 
 MORE = ["train.validate_every=1", "train.learning_rate=0.01", "data.validation=0.2", "data.test=0.4"]
 COMMANDS = {"evaluate": ["evaluate"], "report": ["report"], "resume": ["train", "--resume"]}
@@ -111,6 +113,45 @@ def test_a_damaged_cache_is_told_and_not_replaced(run: Run, command: str, harm: 
     assert before == {p: p.read_bytes() for p in run.folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.parametrize("change", [("test: 0.4", "test: 0.7"), ("only_label: null", "only_label: good")])
+def test_a_run_whose_images_are_now_split_otherwise_is_damaged(run: Run, change: tuple[str, str]) -> None:
+    config = run.folder / "config.yaml"
+    assert config.read_text().count(change[0]) == 1
+    config.write_text(config.read_text().replace(*change))
+    for words in COMMANDS.values():
+        code, said = vlae(*words, run.folder)
+        assert code == 4 and "config.yaml splits its images otherwise" in said and "Traceback" not in said
+
+
+# How many images
+
+
+def test_a_page_is_not_made_from_fewer_images_than_it_would_measure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = evaluate(run)
+    assert (every.limit, evaluate(run, limit=1).limit) == (None, 1)
+    with pytest.raises(RunError, match="Run vlae evaluate"):
+        report.report(run)
+    assert vlae("report", run.folder)[0] == 0
+    again = Evaluation.read(run, "test")
+    assert again is not None and again.n_images == every.n_images > 2
+    monkeypatch.setattr(report, "ENOUGH", 2)
+    few = evaluate(run, limit=2)
+    assert vlae("report", run.folder)[0] == 0 and Evaluation.read(run, "test") == few
+
+
+def test_the_figures_of_a_single_image_are_json(run: Run) -> None:
+    evaluate(run, limit=1)
+    for path in (run.folder / "results").iterdir():
+        json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+def test_nothing_is_computed_where_nothing_can_be_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "costs", lambda *_: pytest.fail("computed"))
+    (run.folder / "results").write_text("in the way")  # rights would not stop root
+    code, said = vlae("evaluate", run.folder)
+    assert code == 6 and f"{run.folder / 'results'} cannot be written" in said
+
+
 # Whose weights
 
 
@@ -193,6 +234,15 @@ def test_what_is_done_is_kept_image_by_image_and_not_done_again(run: Run, monkey
     assert seen[1:] == [10, 10] * (resumed.n_images - 5) and told[1:] == [(n, resumed.n_images) for n in range(6, resumed.n_images + 1)]
     log.unlink()
     assert evaluate(run, "train", 20) == resumed
+
+
+@pytest.mark.parametrize("harmed", [b"{garbage}", b"\xff\x00\xfe", b"{}", b'{"weights": "W", "image": 0, "nll_nats": "x", "effective_samples": 1.0}'])
+def test_damaged_likelihoods_are_passed_over(run: Run, harmed: bytes) -> None:
+    whole = evaluate(run, "train", 8)
+    log = run.folder / "results" / "likelihood-train-8.jsonl"
+    log.write_bytes(log.read_bytes() + b"\n" + harmed.replace(b"W", run.fingerprint().encode()) + b"\n")
+    code, said = vlae("evaluate", run.folder, "--split", "train", "--samples", 8)
+    assert code == 0 and Evaluation.read(run, "train") == whole, said
 
 
 def test_likelihoods_of_other_weights_are_not_taken_up(run: Run) -> None:

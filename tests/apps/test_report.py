@@ -326,6 +326,9 @@ def test_texts_escape_what_is_put_in() -> None:
 RETURNED = {"_colours": "reason", "_as_seen": "note"}
 
 
+CONSTANTS = {"NOT_AN_IMAGE": "reason", "OVER_WHITE": "note"}
+
+
 def sentences_of_the_data() -> Iterator[tuple[str, str]]:
     """Every reason, name and note that stands in the code of the data floor, with 7 for each value that is put in."""
     for path in sorted(Path(vlae.data.__file__).parent.glob("*.py")):
@@ -337,8 +340,8 @@ def sentences_of_the_data() -> Iterator[tuple[str, str]]:
             }
             if isinstance(node, ast.FunctionDef) and node.name in RETURNED:
                 found[RETURNED[node.name]] += [n.value for n in ast.walk(node) if isinstance(n, ast.Return) and n.value]
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NOT_AN_IMAGE":
-                found["reason"].append(node.value)
+            if isinstance(node, ast.Assign) and (kind := CONSTANTS.get(ast.unparse(node.targets[0]))):
+                found[kind].append(node.value)
             yield from ((kind, text) for kind, nodes in found.items() for n in nodes for text in texts(n))
 
 

@@ -63,7 +63,14 @@ def test_small_images_make_small_crops(tmp_path: Path) -> None:
 def test_only_the_time_and_the_device_of_a_run_can_be_changed(tmp_path: Path) -> None:
     assert vlae("train", good(tmp_path / "images"), "-o", tmp_path / "run", *TINY)[0] == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    for words, code in ((["train.steps=9"], 4), (["--steps", 9], 2), (["train.device=abacus"], 2), (["-o", tmp_path / "b"], 2)):
+    for words, code in (
+        (["train.steps=9"], 4),
+        (["--steps", 9], 2),
+        (["--steps", 0], 2),
+        (["--keep", ""], 2),
+        (["train.device=abacus"], 2),
+        (["-o", tmp_path / "b"], 2),
+    ):
         got, said = vlae("train", "--resume", tmp_path / "run", *words)
         assert got == code and "Traceback" not in said and "Error: " in said
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -75,7 +82,8 @@ def test_a_damaged_state_is_told(tmp_path: Path) -> None:
     latest = tmp_path / "run" / "state" / "latest.json"
     (state,) = latest.parent.glob("*.safetensors")
     whole, weights = latest.read_text(), state.read_bytes()
-    for text in ("{", "[]", '{"format": 1}', json.dumps(json.loads(whole) | {"tensors": "../../weights.safetensors"})):
+    changes = ({"tensors": "../../weights.safetensors"}, {"step": "x"}, {"step": None}, {"best": []}, {"more": 1})
+    for text in ("{", "[]", '{"format": 1}', *(json.dumps(json.loads(whole) | change) for change in changes)):
         latest.write_text(text)
         code, said = vlae("train", "--resume", tmp_path / "run")
         assert code == 4 and "Error: " in said and "Traceback" not in said, text
@@ -122,6 +130,29 @@ def test_a_value_that_is_no_number_does_not_outlive_its_step(tmp_path: Path, mon
     figures = [trainer.progress.rate_bits, trainer.progress.distortion_bits, trainer.progress.code_weight, trainer.progress.best]
     assert all(math.isfinite(figure) for figure in figures)
     assert all(torch.isfinite(t).all() for model in (trainer.model, trainer.average) for t in model.parameters())
+
+
+def test_a_state_is_json_and_what_json_does_not_have_comes_back_as_at_the_start(tmp_path: Path) -> None:
+    trainer = made(tmp_path, *TINY)
+    trainer.save()  # before the first step nothing is known of the gradient, and no loss is the best
+    saved = (trainer.run.folder / "state" / "latest.json").read_text()
+    assert json.loads(saved, parse_constant=pytest.fail)["best"] is None
+    again = Trainer(trainer.run, trainer.run.images())
+    again.start()
+    assert again.progress.best == math.inf and math.isnan(again.progress.usual_norm)
+    assert again.train() == "done" and again.run.weights.is_file()
+
+
+@pytest.mark.parametrize("harmed", [b"{}", b"{garbage}", b"\xff\x00}", b'{"step": "x"}'])
+def test_a_damaged_log_does_not_stop_a_training_or_its_page(tmp_path: Path, harmed: bytes) -> None:
+    assert vlae("train", good(tmp_path / "images"), "-o", tmp_path / "run", *TINY)[0] == 0
+    log = tmp_path / "run" / "metrics.jsonl"
+    whole = log.read_bytes()
+    for words in (["report"], ["train", "--resume"]):
+        log.write_bytes(harmed + b"\n" + whole)
+        code, said = vlae(*words, tmp_path / "run")
+        assert code == 0, said
+    assert log.read_bytes() == whole
 
 
 def test_what_is_logged_is_json(tmp_path: Path) -> None:

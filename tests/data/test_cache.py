@@ -104,7 +104,7 @@ def change_one_byte(path: Path) -> None:
 
 def test_a_cache_is_reopened_without_the_files(folder):
     made = open_set(fill(folder, 10), validation=0.3)
-    told, settings = fingerprint(folder.parent / "cache"), DataSettings(folder=folder, validation=0.3)
+    told, settings = fingerprint(folder.parent / "cache", made), DataSettings(folder=folder, validation=0.3)
     folder.rename(folder.parent / "elsewhere")
     again = reopen(settings, folder.parent / "cache", told)
     assert again is not None and again.summary() == made.summary() and again.split.tolist() == made.split.tolist()
@@ -115,18 +115,23 @@ def test_a_cache_is_reopened_without_the_files(folder):
 @pytest.mark.parametrize("harm", [change_one_byte, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-1])])
 def test_a_cache_that_is_not_what_it_was_is_not_reopened(folder, name, harm):
     cache = folder.parent / "cache"
-    open_set(fill(folder, 10))
-    told = fingerprint(cache)
+    told = fingerprint(cache, open_set(fill(folder, 10)))
     (path,) = cache.glob(name)
     harm(path)
     assert reopen(DataSettings(folder=folder), cache, told) is None
 
 
 def test_the_cache_of_other_images_is_not_taken_for_this_one(folder):
-    open_set(fill(folder, 10))
-    told = fingerprint(folder.parent / "cache")
+    told = fingerprint(folder.parent / "cache", open_set(fill(folder, 10)))
     open_set(fill(folder, 1, start=10))
     assert reopen(DataSettings(folder=folder), folder.parent / "cache", told) is None
+
+
+@pytest.mark.parametrize("change", [{"test": 0.6}, {"validation": 0.5}, {"only_label": "good"}, {"split_by": "lot"}])
+def test_images_that_are_now_split_otherwise_are_not_reopened(folder, change):
+    told = fingerprint(folder.parent / "cache", open_set(fill(folder, 20)))
+    assert reopen(DataSettings(folder=folder), folder.parent / "cache", told) is not None
+    assert reopen(DataSettings(folder=folder, **change), folder.parent / "cache", told) is None
 
 
 def test_an_image_set_stays_readable_when_its_cache_is_replaced(folder):

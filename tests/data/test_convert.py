@@ -19,6 +19,8 @@ def test_resizing_by_whole_factors_is_the_mean_of_blocks(dtype):
 def test_resizing_keeps_the_mean_and_constants():
     pixels = noise(37, 23, 1)
     assert abs(resize(pixels, (10, 9)).mean() - pixels.mean()) < 0.5
+    halves = np.array([[[0], [1]], [[1], [0]]], np.uint8)
+    assert resize(halves, (1, 1), depth=1).item() == 1  # half of white is white, as everywhere
     assert (resize(np.full((37, 23, 1), 201, np.uint16), (50, 7)) == 201).all()
 
 

@@ -1,6 +1,8 @@
 """The run folder: what is newer, foreign, torn or missing is refused in one sentence, and nothing is half written."""
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -93,8 +95,14 @@ def test_weights_that_are_torn_foreign_or_newer_change_nothing(tmp_path: Path, h
     assert all((t == 7).all() for t in into.values())
 
 
-def test_torn_lines_of_metrics_are_passed_over(run: Run) -> None:
-    (run.folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "be')
+HARMED = [b"{}", b"{garbage}", b"[1]", b"null", b"\xff\x00\xfe}", b'{"step": 9}', b"[" * 100_000]
+HARMED += [b'{"step": "x", "skipped": 0, "seconds": 1.0}', b'{"step": 9, "skipped": 0, "seconds": 1.0, "rate_bits": "x"}', b'{"step": 3, "be']
+
+
+@pytest.mark.parametrize("harmed", HARMED)
+def test_torn_and_damaged_lines_of_metrics_are_passed_over(run: Run, harmed: bytes) -> None:
+    lines = [json.dumps({"step": step, "skipped": 0, "seconds": 1.5, "rate_bits": 2}).encode() for step in (1, 2)]
+    (run.folder / "metrics.jsonl").write_bytes(b"\n".join([lines[0], harmed, lines[1], harmed]))
     assert [line["step"] for line in run.metrics()] == [1, 2]
 
 
@@ -121,6 +129,37 @@ def test_a_result_with_other_fields_is_damaged(run: Run) -> None:
     run.write_result("evaluation-test", {"weights": run.fingerprint()})
     with pytest.raises(RunError, match="is damaged"):
         Evaluation.read(run, "test")
+
+
+def evaluation(**changes: object) -> Evaluation:
+    """Some result."""
+    numbers = dict.fromkeys((name for name, kind in Evaluation.__annotations__.items() if kind is float), 1.5)
+    rest = {"split": "test", "n_images": 1, "limit": None, "pixels": 9, "dims": 9, "rate_bits_by_group": (1.0, 2.0), "psnr": None, "ssim": None}
+    more = {"importance_samples": 1, "effective_samples": None, "protocol": "bound", "weights": "0"}
+    return Evaluation(**{**numbers, **rest, **more, **changes})  # type: ignore[arg-type]
+
+
+def test_a_result_is_json_and_what_json_does_not_have_comes_back_as_no_number(run: Run) -> None:
+    save_tensors(run.weights, tensors(2))
+    evaluation(nll_nats_se=math.nan, weights=run.fingerprint()).write(run)
+    text = (run.folder / "results" / "evaluation-test.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["nll_nats_se"] is None
+    found = Evaluation.read(run, "test")
+    assert found is not None and math.isnan(found.nll_nats_se)
+    assert dataclasses.replace(found, nll_nats_se=1.5) == evaluation(weights=run.fingerprint())
+
+
+@pytest.mark.parametrize("change", [{"nll_nats": "x"}, {"n_images": None}, {"n_images": True}, {"rate_bits_by_group": 1.0}, {"more": 1}])
+def test_a_result_with_values_of_other_types_is_damaged(run: Run, change: dict[str, object]) -> None:
+    save_tensors(run.weights, tensors(2))
+    run.write_result("evaluation-test", {**dataclasses.asdict(evaluation(weights=run.fingerprint())), **change})
+    with pytest.raises(RunError, match="is damaged"):
+        Evaluation.read(run, "test")
+
+
+def test_a_run_that_does_not_tell_its_images_says_why(run: Run) -> None:
+    with pytest.raises(RunError, match=r"It was made before runs kept their images, or is damaged\. Train again"):
+        run.images()
 
 
 def test_an_output_folder_is_new_and_leaves_nothing_where_nothing_was_written(tmp_path: Path) -> None:

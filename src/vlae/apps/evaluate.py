@@ -19,7 +19,7 @@ from vlae.engine.device import find_device
 from vlae.engine.measure import PIXELS_AT_ONCE, Cost, Group, chosen, costs, decode, groups, joined, placed
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.results import Evaluation
-from vlae.engine.run import Run, write_text
+from vlae.engine.run import Run, finite, read_lines, write_text
 from vlae.engine.similarity import psnr, ssim
 from vlae.errors import SettingError
 from vlae.units import bits
@@ -45,6 +45,7 @@ def evaluate(
 
     Raises:
         DataError: the split is empty.
+        DiskError: nothing can be written into the run.
         SettingError: importance sampling is asked for where it is not defined.
     """
     keep_freed_memory()
@@ -53,13 +54,14 @@ def evaluate(
     images, model = run.images(), run.model(find_device(device))
     numbers = chosen(images, split, limit)
     _check_samples(run, samples)
+    run.check_results()
     seed = run.settings.train.seed
     cost = joined(list(_costs(model, images, numbers, seed, progress)))
     total = Total(cost.distortion + cost.rate)
     if samples > 1:
         log = Log(run.folder / "results" / f"likelihood-{split}-{samples}.jsonl", weights)
         total = _importance(log, model, images, numbers, seed, samples, progress)
-    result = _evaluation(run, weights, images, split, cost, total, _similarities(model, images, cost.numbers, seed))
+    result = _evaluation(run, weights, images, split, limit, cost, total, _similarities(model, images, cost.numbers, seed))
     _write_per_image(run, images, split, cost, total.nll)
     result.write(run)
     return result
@@ -100,18 +102,16 @@ class Log:
 
     def read(self) -> dict[int, tuple[float, float]]:
         """The negative log likelihood and the effective samples of the images that are done."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        rows = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        rows = read_lines(self.path, {"weights": str, "image": int, "nll_nats": float, "effective_samples": float})
         return {row["image"]: (row["nll_nats"], row["effective_samples"]) for row in rows if row["weights"] == self.weights}
 
     def append(self, rows: Mapping[int, tuple[float, float]]) -> None:
         """Keep more images."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             for n, (nll, effective) in rows.items():
                 # A new line comes first, so that one that was cut off stands alone.
                 line = {"format": 1, "weights": self.weights, "image": n, "nll_nats": nll, "effective_samples": effective}
-                file.write("\n" + json.dumps(line))
+                file.write("\n" + json.dumps(finite(line)))
 
 
 def _importance(log: Log, model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int, samples: int, progress: Progress | None) -> Total:
@@ -155,7 +155,9 @@ def _similarities(model: VLAE, images: ImageSet, numbers: np.ndarray, seed: int)
     return tuple(np.mean(values, axis=0).tolist())
 
 
-def _evaluation(run: Run, weights: str, images: ImageSet, split: str, cost: Cost, total: Total, alike: tuple[float, float] | None) -> Evaluation:
+def _evaluation(
+    run: Run, weights: str, images: ImageSet, split: str, limit: int | None, cost: Cost, total: Total, alike: tuple[float, float] | None
+) -> Evaluation:
     rate, distortion = (Estimate.of(torch.from_numpy(v)).times(bits(1)) for v in (cost.rate, cost.distortion))
     nll = Estimate.of(torch.from_numpy(total.nll))
     dims = cost.pixels * images.channels
@@ -165,6 +167,7 @@ def _evaluation(run: Run, weights: str, images: ImageSet, split: str, cost: Cost
     return Evaluation(
         split=split,
         n_images=nll.n,
+        limit=limit,
         pixels=int(cost.pixels.sum()),
         dims=int(dims.sum()),
         nll_nats=nll.value,
@@ -198,7 +201,7 @@ def _protocol(run: Run, split: str, count: int, samples: int) -> str:
 def _write_per_image(run: Run, images: ImageSet, split: str, cost: Cost, nll: np.ndarray) -> None:
     rows = zip(cost.numbers.tolist(), bits(cost.rate), bits(cost.distortion), nll, cost.pixels.tolist(), strict=True)
     lines = [
-        json.dumps({"format": 1, "image": images.names[n], "rate_bits": r, "distortion_bits": d, "nll_nats": v, "pixels": p})
+        json.dumps(finite({"format": 1, "image": images.names[n], "rate_bits": r, "distortion_bits": d, "nll_nats": v, "pixels": p}))
         for n, r, d, v, p in rows
     ]
     write_text(run.folder / "results" / f"per_image-{split}.jsonl", "\n".join(lines) + "\n")

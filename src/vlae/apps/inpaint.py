@@ -1,6 +1,6 @@
 """Inpaint: draw a marked region of each image anew, given the rest of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ import numpy.typing as npt
 import torch
 
 from vlae.core.vlae import VLAE
-from vlae.data.convert import resize_mask
-from vlae.data.read import read_image, write_png
+from vlae.data.convert import resize_mask, to_depth
+from vlae.data.read import OVER_WHITE, Pixels, Refused, read_image
 from vlae.data.source import LeftOut
 from vlae.engine.batches import uniform
 from vlae.engine.device import find_device
-from vlae.engine.guests import Guest, check_used, guests
+from vlae.engine.guests import Guest, make_each
 from vlae.engine.measure import noise_for, placed
-from vlae.engine.run import Run, output_folder
+from vlae.engine.run import Run
 from vlae.engine.sheet import as_pixels
 from vlae.errors import DataError
 
@@ -25,10 +25,11 @@ TURNS = 3
 
 
 class Inpainted(NamedTuple):
-    """How many images were drawn, and what was left out."""
+    """How many images were drawn, the share of their pixels that the mask marks, and what was left out."""
 
     images: int
     drawings: int
+    marked: float
     left_out: tuple[LeftOut, ...]
 
 
@@ -37,45 +38,40 @@ def inpaint(
 ) -> Inpainted:
     """Write, for each image, ``NAME.masked.png`` with the region in black and ``NAME.1.png`` and so on, one for each drawing.
 
+    All are images as the model sees them: resized, grey or binarised where the run's own were. A model without a code sees, of the pixels
+    that are kept, only those before the one that it draws.
+
     Args:
         run: the run; its averaged weights are used.
         images: an image or a folder of images of the mask's size.
-        mask: an image; what is not black is drawn anew, the other pixels are kept.
-        output: a new folder.
+        mask: an image; what is white is drawn anew, the other pixels are kept as the model sees them. It may lie among the images.
+        output: a new folder, not among the images.
         drawings: how many for each image.
         device: where to compute.
         done: told the name of each image when it is done.
 
     Raises:
         DataError: the mask or none of the images can be used.
-        PartialResult: some images could not be used; the others are written.
+        DiskError: the folder cannot be used, or is full.
     """
     model, region = run.model(find_device(device)), read_region(mask)
-    written, left_out = 0, []
-    with output_folder(output):
-        for guest in guests(run, images):
-            if isinstance(guest, LeftOut):
-                left_out.append(guest)
-            elif guest.size != region.shape:
-                left_out.append(LeftOut(guest.name, f"{_size(guest.size)} pixels, the mask has {_size(region.shape)}"))
-            else:
-                _write(model, run, guest, resize_mask(region, guest.pixels.shape[:2]), output, drawings)
-                written += 1
-                if done:
-                    done(guest.name)
-    check_used(images, written, left_out, "drawn")
-    return Inpainted(written, drawings, tuple(left_out))
+    used, left_out = make_each(run, images, output, lambda guest: _drawn(model, run, guest, region, drawings), done, mask)
+    return Inpainted(used, drawings, float(region.mean()), left_out)
 
 
 def read_region(mask: Path) -> npt.NDArray[np.bool_]:
-    """Where a mask is not black, (h, w).
+    """Where a mask is at least half of white, (h, w): the faint ringing that JPEG leaves around marks is none.
 
     Raises:
-        DataError: it cannot be read, or marks nothing.
+        DataError: it cannot be read, is transparent somewhere, or marks nothing.
     """
-    region = (read_image(mask).pixels > 0).max(axis=2)
+    picture = read_image(mask)
+    rule = "What is white is drawn anew, what is black is kept"
+    if OVER_WHITE in picture.notes:  # white marks on nothing would mark everything
+        raise DataError(f"The mask {mask} is transparent somewhere", rule=rule, do="Lay it over black and save it without transparency")
+    region = to_depth(picture.pixels, picture.depth, 1).max(axis=2) > 0
     if not region.any():
-        raise DataError(f"The mask {mask} marks nothing", rule="What is not black is drawn anew", found="black alone", do="Mark a region in white")
+        raise DataError(f"The mask {mask} marks nothing", rule=rule, found="nothing of at least half of white", do="Mark a region in white")
     return region
 
 
@@ -83,9 +79,11 @@ def _size(size: tuple[int, ...]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _write(model: VLAE, run: Run, guest: Guest, region: npt.NDArray[np.bool_], output: Path, drawings: int) -> None:
-    depth, stem, group, seed = run.facts.depth, output / guest.name, guest.group, run.settings.train.seed
-    write_png(stem.with_name(f"{stem.name}.masked.png"), np.where(region[:, :, None], 0, guest.pixels).astype(guest.pixels.dtype), depth)
+def _drawn(model: VLAE, run: Run, guest: Guest, marked: npt.NDArray[np.bool_], drawings: int) -> Iterator[tuple[str, Pixels]]:
+    if guest.size != marked.shape:
+        raise Refused(f"{_size(guest.size)} pixels, the mask has {_size(marked.shape)}")
+    region, group, seed = resize_mask(marked, guest.pixels.shape[:2]), guest.group, run.settings.train.seed
+    yield "masked", np.where(region[:, :, None], 0, guest.pixels).astype(guest.pixels.dtype)
     known = torch.from_numpy(~region)[None, None].to(next(model.parameters()).device)
     number, shape = int(group.numbers[0]), (model.decoder.head.uniforms, *region.shape)
     for drawing in range(drawings):
@@ -93,4 +91,4 @@ def _write(model: VLAE, run: Run, guest: Guest, region: npt.NDArray[np.bool_], o
         noises = [placed(noise_for(model, group, seed, turn), model) for turn in turns]
         uniforms = [placed(uniform(shape, seed + turn, number)[None], model) for turn in turns]
         drawn = model.inpaint(placed(group.x, model), known, noises, uniforms)[0]
-        write_png(stem.with_name(f"{stem.name}.{drawing + 1}.png"), as_pixels(drawn, depth), depth)
+        yield str(drawing + 1), as_pixels(drawn, run.facts.depth)

@@ -1,16 +1,16 @@
 """Reconstruct: several decodings of each image's code. What they share was kept; where they differ was left to the decoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from vlae.core.vlae import VLAE
-from vlae.data.read import write_png
+from vlae.data.read import Pixels
 from vlae.data.source import LeftOut
 from vlae.engine.device import find_device
-from vlae.engine.guests import Guest, check_used, guests
+from vlae.engine.guests import Guest, make_each
 from vlae.engine.measure import decode
-from vlae.engine.run import Run, output_folder
+from vlae.engine.run import Run
 from vlae.engine.sheet import as_pixels
 from vlae.errors import SettingError
 
@@ -31,7 +31,7 @@ def reconstruct(
     Args:
         run: the run; its averaged weights are used.
         images: an image or a folder of images.
-        output: a new folder.
+        output: a new folder, not among the images.
         decodings: how many for each image.
         device: where to compute.
         done: told the name of each image when it is done.
@@ -39,28 +39,16 @@ def reconstruct(
     Raises:
         SettingError: the model has no code.
         DataError: no image could be used.
-        PartialResult: some images could not be used; the others are written.
+        DiskError: the folder cannot be used, or is full.
     """
     if run.settings.keep.code == "none":
         raise SettingError("This model has no code to decode", rule="Reconstruction needs keep.code vector or grid", do="Use vlae sample")
     model = run.model(find_device(device))
-    written, left_out = 0, []
-    with output_folder(output):
-        for guest in guests(run, images):
-            if isinstance(guest, LeftOut):
-                left_out.append(guest)
-                continue
-            _write(model, run, guest, output, decodings)
-            written += 1
-            if done:
-                done(guest.name)
-    check_used(images, written, left_out, "decoded")
-    return Reconstructed(written, decodings, tuple(left_out))
+    used, left_out = make_each(run, images, output, lambda guest: _decoded(model, run, guest, decodings), done)
+    return Reconstructed(used, decodings, left_out)
 
 
-def _write(model: VLAE, run: Run, guest: Guest, output: Path, decodings: int) -> None:
-    depth, stem = run.facts.depth, output / guest.name
-    write_png(stem.with_name(f"{stem.name}.original.png"), guest.pixels, depth)
+def _decoded(model: VLAE, run: Run, guest: Guest, decodings: int) -> Iterator[tuple[str, Pixels]]:
+    yield "original", guest.pixels
     for sample in range(decodings):
-        decoded = decode(model, guest.group, run.settings.train.seed, sample)[0]
-        write_png(stem.with_name(f"{stem.name}.{sample + 1}.png"), as_pixels(decoded, depth), depth)
+        yield str(sample + 1), as_pixels(decode(model, guest.group, run.settings.train.seed, sample)[0], run.facts.depth)

@@ -16,7 +16,7 @@ from vlae.engine.batches import check_batch
 from vlae.engine.build import build
 from vlae.engine.device import find_device
 from vlae.engine.fit import Trainer, Watch
-from vlae.engine.run import Run, new_folder
+from vlae.engine.run import Run, check_outside, new_folder
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
 from vlae.engine.track import check_trackers
 from vlae.errors import DiskError, RunError, SettingError
@@ -35,7 +35,7 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
         return _await(folder)
     find_device(settings.train.device)
     check_trackers(settings.train.track)
-    _check_outside(settings, folder)
+    check_outside(folder, settings.data.folder)
     existed = folder.exists()
     new_folder(folder)
     try:
@@ -102,16 +102,6 @@ def _await(folder: Path) -> Run:
     while not (folder / "config.yaml").is_file():
         time.sleep(0.1)
     return Run.open(folder)
-
-
-def _check_outside(settings: Settings, folder: Path) -> None:
-    """A run among the images would become images of the next one.
-
-    Raises:
-        DiskError: the run's folder would lie inside the folder of images.
-    """
-    if settings.data.folder.resolve() in folder.resolve().parents:
-        raise DiskError(f"{folder} lies inside the folder of images", rule="A run is kept apart from its images", do="Choose another --output")
 
 
 def train(run: Run, watch: Watch) -> str:

@@ -106,11 +106,13 @@ class VLAE(nn.Module):
 
         A chain that draws a code given the image and the unknown pixels given the code, one turn for each entry of ``noises`` and
         ``uniforms`` (Rezende et al. 2014, arXiv:1401.4082, appendix F); it begins with the mean of the known pixels. What lies after an
-        unknown pixel reaches it through the code alone.
+        unknown pixel reaches it through the code alone: a model without a code sees only the pixels before it, and draws once, with the
+        last of the random numbers.
         """
+        turns = list(zip(noises, uniforms, strict=True))
         mean = (x * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
         filled = torch.where(known, x, mean.round())
-        for noise, chances in zip(noises, uniforms, strict=True):
+        for noise, chances in turns if self.encoder is not None else turns[-1:]:
             z = None if self.encoder is None else self.posterior(filled).sample(noise).z
             filled = self.decoder.sample(z, chances, Given(x, known))
         return filled

@@ -3,6 +3,8 @@
 The index names its pixel file by a key: a hash of the format, of every setting that changes pixels, and of the names, sizes and times
 of the files. It is written last, so a cache is whole or absent; and it holds the hash of the pixels, so that damage is seen. ``load``
 rebuilds a cache that has another key or is damaged; ``reopen`` takes it as it is, and needs the files no longer.
+
+The split is no part of the index: it is found anew from the settings each time, and ``fingerprint`` tells whether it came out the same.
 """
 
 import hashlib
@@ -74,17 +76,21 @@ def load(settings: DataSettings, cache: Path, progress: Progress | None = None) 
 
 
 def reopen(settings: DataSettings, cache: Path, told: str) -> ImageSet | None:
-    """Open the images of ``cache`` as they were decoded, whatever has become of their files; None where it is missing or not what it was.
+    """Open the images of ``cache`` as they were decoded and split, whatever has become of their files.
 
-    ``told`` is what ``fingerprint`` said of it.
+    ``told`` is what ``fingerprint`` said of them; None where the cache is missing, or they are no longer these.
     """
     index = _read(cache)
-    return _open(index, cache, settings) if index is not None and fingerprint(cache) == told else None
+    try:
+        images = _open(index, cache, settings) if index is not None else None
+    except (DataError, SettingError):  # settings of another split, which these images cannot have
+        return None
+    return images if images is not None and fingerprint(cache, images) == told else None
 
 
-def fingerprint(cache: Path) -> str:
-    """What tells a cache from every other: the hash of its index, which holds that of its pixels."""
-    return sha256(cache / "index.json")
+def fingerprint(cache: Path, images: ImageSet) -> str:
+    """What tells the images of a cache and their split from all others: a hash of the index, which holds that of the pixels, and the split."""
+    return hashlib.sha256("\n".join([sha256(cache / "index.json"), *images.split.tolist()]).encode()).hexdigest()
 
 
 def _listing(settings: DataSettings, cache: Path) -> Listing:

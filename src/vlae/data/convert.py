@@ -7,12 +7,16 @@ from PIL import Image
 from vlae.data.read import Pixels
 
 
-def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def resize(pixels: Pixels, size: tuple[int, int], depth: int = 8) -> Pixels:
     """Resize to ``size`` (h, w) by the average over the area of each new pixel, rounded to the nearest level.
+
+    Values of ``depth`` 1 go through 8 bits, so that an average of half of white is 1 as in ``to_depth``, not rounded to even.
 
     >>> resize(np.array([[[0], [10]], [[20], [30]]], np.uint8), (1, 1)).item()
     15
     """
+    if depth == 1:
+        return to_depth(resize(to_depth(pixels, 1, 8), size), 8, 1)
     planes = [_area_average(pixels[..., channel], size) for channel in range(pixels.shape[2])]
     return np.rint(np.stack(planes, axis=-1)).astype(pixels.dtype)
 

@@ -21,20 +21,25 @@ class Foreign(NamedTuple):
     size: tuple[int, int]
 
 
-def foreign(images: Path, form: Form, settings: DataSettings, size: tuple[int, int] | None) -> Iterator[Foreign | LeftOut]:
+def foreign(images: Path, form: Form, settings: DataSettings, size: tuple[int, int] | None, mask: Path | None = None) -> Iterator[Foreign | LeftOut]:
     """Read a file, or all images below a folder; what cannot be used is told with the reason.
 
-    ``size`` (height, width) is that of a model with a vector code: all images are resized to it.
+    ``size`` (height, width) is that of a model with a vector code: all images are resized to it. A ``mask`` that lies among them is no image.
     Errors: ``DataError`` where there is no file at all.
     """
-    paths = {images.name: images} if images.is_file() else {n: f.path for n, f in list_files(images, skip=images / ".cache").files.items()}
+    if not images.exists():
+        raise DataError(f"{images} does not exist", rule="Give an image or a folder of images", do="Check the path")
+    paths = {n: f.path for n, f in list_files(images, skip=images / ".cache").files.items()} if images.is_dir() else {images.name: images}
     if not paths:
         raise DataError(f"{images} holds no file", rule="Give an image or a folder of images", do="Check the path")
     for name, path in paths.items():
+        if mask is not None and path.resolve() == mask.resolve():
+            yield LeftOut(name, "the mask", harmless=True)
+            continue
         try:
             picture = decode(path, settings.max_pixels)
         except Refused as refused:
             yield LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE)
             continue
-        pixels = picture.pixels if size is None else resize(picture.pixels, size)
+        pixels = picture.pixels if size is None else resize(picture.pixels, size, picture.depth)
         yield Foreign(name, convert(pixels, Form(picture.depth, pixels.shape[2]), form)[0], picture.pixels.shape[:2])

@@ -12,6 +12,7 @@ profile), floating-point and 32-bit values, GIF, and whatever is damaged, cut sh
 """
 
 import logging
+import stat
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ IMAGE_SUFFIXES = {
     ".gif": "GIF",
 }
 NOT_AN_IMAGE = "not an image (PNG, JPEG, BMP, TIFF or WebP)"
+OVER_WHITE = "transparency laid over white"
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -93,6 +95,8 @@ def read_image(path: Path, max_pixels: int = 100_000_000) -> Picture:
 def decode(path: Path, max_pixels: int) -> Picture:
     """As ``read_image``, but raises ``Refused`` with the bare reason: for those who leave an image out and go on."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise Refused("not a regular file")
         with open(path, "rb") as file:
             head = file.read(26)
     except OSError as error:
@@ -217,7 +221,7 @@ def _over_white(pixels: Pixels, premultiplied: bool = False) -> Picture:
         return Picture(pixels[..., :-1], 8, ("opaque alpha dropped",))
     shown = colour * 255 if premultiplied else colour * alpha
     blended = np.minimum((shown + 255 * (255 - alpha) + 127) // 255, 255)
-    return Picture(blended.astype(np.uint8), 8, ("transparency laid over white",))
+    return Picture(blended.astype(np.uint8), 8, (OVER_WHITE,))
 
 
 def _turned(picture: Picture, orientation: object) -> Picture:

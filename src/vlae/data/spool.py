@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from vlae.data.convert import equal_channels, resize, resize_mask, to_depth
+from vlae.data.convert import equal_channels, resize, resize_mask
 from vlae.data.form import Form, convert
 from vlae.data.read import Pixels, Refused
 from vlae.data.settings import DataSettings
@@ -151,10 +151,9 @@ def _take_mask(item: Item, size: tuple[int, ...], left_out: list[LeftOut]) -> Ma
 
 
 def _resized(taken: Taken, size: tuple[int, int]) -> Taken:
-    one_bit = taken.depth == 1
-    pixels = to_depth(resize(to_depth(taken.pixels, 1, 8), size), 8, 1) if one_bit else resize(taken.pixels, size)
+    pixels = resize(taken.pixels, size, taken.depth)
     mask = None if taken.mask is None else resize_mask(taken.mask, size)
-    note = "resized, and set to 1 bit at half of white" if one_bit else "resized"
+    note = "resized, and set to 1 bit at half of white" if taken.depth == 1 else "resized"
     return taken._replace(pixels=pixels, mask=mask, notes=(*taken.notes, note))
 
 

@@ -27,7 +27,7 @@ from vlae.engine.build import build
 from vlae.engine.device import find_device
 from vlae.engine.measure import validation_elbo
 from vlae.engine.memory import keep_freed_memory
-from vlae.engine.run import Run, load_tensors, read_json, save_tensors, write_json, write_text
+from vlae.engine.run import Run, load_tensors, read_json, restored, save_tensors, write_json, write_text
 from vlae.engine.settings import Settings
 from vlae.engine.track import trackers
 from vlae.errors import RunError, TrainingError
@@ -300,8 +300,8 @@ class Trainer:
         try:
             name = saved.pop("tensors")
             saved.pop("format")
-            self.progress = Progress(**saved)
-        except (KeyError, TypeError, AttributeError):
+            self.progress = restored(Progress, saved)
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise RunError(f"{path} is damaged", rule="It tells where a training stands", do="Train again") from None
         load_tensors(path.parent / str(name).rpartition("/")[2], self._tensors())
         if self.control is not None:

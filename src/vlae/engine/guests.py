@@ -1,6 +1,7 @@
-"""Images from outside a run's own set, as its model sees them."""
+"""Images from outside a run's own set, as its model sees them, and what is made of each."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +10,16 @@ import numpy as np
 from vlae.data import batches as data
 from vlae.data.foreign import foreign
 from vlae.data.form import Form
-from vlae.data.read import Pixels
+from vlae.data.read import Pixels, Refused, write_png
 from vlae.data.source import LeftOut
+from vlae.data.spool import identity
 from vlae.engine.batches import DYNAMIC, as_levels, random
 from vlae.engine.measure import Group
-from vlae.engine.run import Run
-from vlae.errors import DataError, PartialResult
+from vlae.engine.run import Run, check_outside, output_folder
+from vlae.errors import DataError, DiskError, PartialResult
+
+# Failures that lie in the name of one file; any other (a full disk, say) would meet the next file as well.
+_OF_THE_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ)
 
 
 class Guest(NamedTuple):
@@ -26,35 +31,86 @@ class Guest(NamedTuple):
     size: tuple[int, int]
 
 
-def guests(run: Run, images: Path) -> Iterator[Guest | LeftOut]:
-    """Read a file, or all images below a folder, each in the form that the run was trained on; what cannot be used is told."""
+def guests(run: Run, images: Path, mask: Path | None = None) -> Iterator[Guest | LeftOut]:
+    """Read a file, or all images below a folder, each in the form that the run was trained on; what cannot be used is told.
+
+    An image's number is taken from its pixels, so that its random numbers do not depend on what lies beside it.
+    """
     size = run.facts.size if run.settings.keep.code == "vector" else None
     form = Form(8 if run.facts.dynamic else run.facts.depth, run.facts.colours)
-    number = 0
-    for image in foreign(images, form, run.settings.data, size):
+    for image in foreign(images, form, run.settings.data, size, mask):
         if isinstance(image, LeftOut):
             yield image
             continue
         pixels = image.pixels
+        number = int(identity(pixels, form.depth)[:8], 16) % 2**31
         if run.facts.dynamic:
             pixels = data.binarise_dynamic(pixels, random(run.settings.train.seed, DYNAMIC, 2**33 + number))
         yield Guest(image.name, pixels, Group(np.array([number]), as_levels(pixels.transpose(2, 0, 1)[None])), image.size)
-        number += 1
 
 
-def check_used(images: Path, used: int, left_out: Sequence[LeftOut], done: str) -> None:
-    """Tell of images that were left out, after the others are ``done``.
+def make_each(
+    run: Run,
+    images: Path,
+    output: Path,
+    make: Callable[[Guest], Iterator[tuple[str, Pixels]]],
+    done: Callable[[str], None] | None = None,
+    mask: Path | None = None,
+) -> tuple[int, tuple[LeftOut, ...]]:
+    """Write ``NAME.WORD.png`` for each word and pixels that ``make`` makes of each image; of how many images, and what was left out.
+
+    Left out is also an image that ``make`` refuses (``Refused``), and one whose files cannot have their names.
 
     Raises:
         DataError: no image could be used.
-        PartialResult: some could not.
+        DiskError: the folder is not new, lies among the images, or cannot be written.
     """
+    used, left_out = 0, []
+    check_outside(output, images)
+    with output_folder(output):
+        for guest in guests(run, images, mask):
+            lost = guest if isinstance(guest, LeftOut) else _write(guest, make(guest), output, run.facts.depth)
+            if lost:
+                left_out.append(lost)
+                continue
+            used += 1
+            if done:
+                done(guest.name)
     if not used:
-        found = _listed(left_out[:3]) or "nothing"
-        raise DataError(f"No image of {images} can be used", rule="Give PNG, JPEG, BMP, TIFF or WebP images", found=found)
+        raise DataError(f"No image of {images} can be used", rule="At least one must be", found=_listed(left_out[:3]), do="Mend these or give others")
+    return used, tuple(left_out)
+
+
+def check_whole(used: int, left_out: Sequence[LeftOut]) -> None:
+    """Tell of images that were left out, after the others are done.
+
+    Raises:
+        PartialResult: there are some.
+    """
     lost = [left for left in left_out if not left.harmless]
     if lost:
-        raise PartialResult(f"{used} images are {done} and {len(lost)} were left out", found=_listed(lost[:5]), do="Mend or remove those")
+        raise PartialResult(f"{used} images are done and {len(lost)} were left out", found=_listed(lost[:5]), do="Mend or remove those")
+
+
+def _write(guest: Guest, made: Iterator[tuple[str, Pixels]], output: Path, depth: int) -> LeftOut | None:
+    """Write all that is made of an image, or nothing of it: then why."""
+    written: list[Path] = []
+    try:
+        for word, pixels in made:
+            path = output / f"{guest.name}.{word}.png"
+            write_png(path, pixels, depth)
+            written.append(path)
+        return None
+    except Refused as refused:
+        reason = str(refused)
+    except DiskError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in _OF_THE_NAME:
+            raise
+        reason = f"no files can be named after it ({cause.strerror})"
+    for path in written:
+        path.unlink()
+    return LeftOut(guest.name, reason)
 
 
 def _listed(left_out: Iterable[LeftOut]) -> str:

@@ -1,9 +1,9 @@
 """What the commands find, as frozen values that go to and from JSON with a format version."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
-from vlae.engine.run import Run
+from vlae.engine.run import Run, restored
 from vlae.errors import RunError
 
 
@@ -13,6 +13,8 @@ class Evaluation:
 
     split: str
     n_images: int
+    limit: int | None
+    """so many images at most were asked for; None for all"""
     pixels: int
     """pixels of all the images together"""
     dims: int
@@ -59,11 +61,8 @@ class Evaluation:
         tree = run.result(f"{cls.name}-{split}")
         if tree is None or tree.get("weights") != run.fingerprint():
             return None
-        return cls(**_fields(tree, run))
-
-
-def _fields(tree: dict[str, Any], run: Run) -> dict[str, Any]:
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in tree.items() if name != "format"}
-    if set(fields) != set(Evaluation.__dataclass_fields__):
-        raise RunError(f"A result of {run.folder} is damaged", rule="It has the fields of an evaluation", do="Run vlae evaluate again")
-    return fields
+        try:
+            return restored(cls, {name: value for name, value in tree.items() if name != "format"})
+        except ValueError:
+            rule = "It has the fields of an evaluation"
+            raise RunError(f"A result of {run.folder} is damaged", rule=rule, do="Run vlae evaluate again") from None

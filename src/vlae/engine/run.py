@@ -10,29 +10,34 @@ Every file carries a format version, is written complete or not at all, and noth
 """
 
 import json
+import math
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from vlae import __version__
 from vlae.core.vlae import VLAE
 from vlae.data import cache
-from vlae.data.files import beside, sha256
+from vlae.data.files import beside, disk_errors, sha256
 from vlae.data.imageset import ImageSet
 from vlae.engine.build import build
 from vlae.engine.settings import FORMAT, ImageFacts, Settings, validated
 from vlae.errors import DiskError, RunError, SettingError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Run:
         """Write a new run folder's description; the folder exists already, holding nothing but the cache."""
         run = cls(folder, settings, facts)
         write_json(folder / "environment.json", environment())
-        told = {"facts": facts.model_dump(mode="json"), "cache": cache.fingerprint(folder / "cache"), "summary": images.summary()}
+        told = {"facts": facts.model_dump(mode="json"), "cache": cache.fingerprint(folder / "cache", images), "summary": images.summary()}
         write_json(folder / "images.json", {"format": FORMAT, **told})
         write_text(folder / "config.yaml", yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
         return run
@@ -75,18 +80,24 @@ class Run:
         """The images that the run was made of, from its own cache: their folder may have changed since, or be gone.
 
         Raises:
-            RunError: the cache is missing or damaged.
+            RunError: the cache is missing or damaged, or the images are now split otherwise.
         """
         return self._images
 
     @cached_property  # every pixel is read to check it: once is enough
     def _images(self) -> ImageSet:
         told = read_json(self.folder / "images.json").get("cache")
+        if told is None:
+            raise RunError(
+                f"{self.folder} does not tell which images are its own",
+                rule="It was made before runs kept their images, or is damaged",
+                do="Train again",
+            )
         images = cache.reopen(self.settings.data, self.folder / "cache", told)
         if images is None:
             raise RunError(
-                f"{self.folder / 'cache'} is missing or damaged",
-                rule="A run keeps the images that it was made of, unchanged",
+                f"{self.folder / 'cache'} is missing or damaged, or config.yaml splits its images otherwise than they were",
+                rule="A run keeps the images that it was made of, and their split, unchanged",
                 do="Restore the folder or train again",
             )
         return images
@@ -115,6 +126,18 @@ class Run:
         load_tensors(self.weights, dict(model.state_dict()))
         return model.to(device).eval()
 
+    def check_results(self) -> None:
+        """Refuse, before anything is computed, a folder into which no result could be written.
+
+        Raises:
+            DiskError: it is one.
+        """
+        folder = self.folder / "results"
+        with disk_errors(folder):
+            folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # what the rights say is not all: the disk may be read-only
+                pass
+
     def write_result(self, name: str, result: Mapping[str, Any]) -> Path:
         """Write ``results/name.json``."""
         path = self.folder / "results" / f"{name}.json"
@@ -131,10 +154,9 @@ class Run:
         return tree
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that a kill cut off is passed over."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        """The lines of metrics.jsonl, which hold nothing but numbers; others are damaged, and passed over."""
+        rows = read_lines(self.folder / "metrics.jsonl", {"step": int, "skipped": int, "seconds": float})
+        return [row for row in rows if all(type(value) in (int, float) for value in row.values())]
 
 
 def new_folder(folder: Path) -> Path:
@@ -151,6 +173,17 @@ def new_folder(folder: Path) -> Path:
     if busy:
         raise DiskError(f"{folder} exists and is not empty", rule="Nothing is overwritten", do="Choose another folder, or --resume the run in it")
     return folder
+
+
+def check_outside(folder: Path, images: Path) -> None:
+    """Refuse an output among the images that it is made of: next time it would be taken for images.
+
+    Raises:
+        DiskError: the folder lies inside that of the images.
+    """
+    if images.resolve() in folder.resolve().parents:
+        what, rule = f"{folder} lies inside the folder of images", "What is made of images is kept apart from them"
+        raise DiskError(what, rule=rule, do="Choose another --output")
 
 
 @contextmanager
@@ -222,7 +255,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], **metadata: st
 
 def write_json(path: Path, tree: Any) -> None:
     """Write a tree as JSON."""
-    write_text(path, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(finite(tree), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -235,6 +268,49 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged", found=str(error), do="Run the command that wrote it again") from None
+
+
+def finite(tree: Any) -> Any:
+    """A tree with null for numbers that JSON does not have: the error of a single value, say.
+
+    >>> finite({"se": float("nan"), "bits": (1.5, float("inf"))})
+    {'se': None, 'bits': [1.5, None]}
+    """
+    if isinstance(tree, dict):
+        return {name: finite(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def restored(kind: type[T], tree: dict[str, Any]) -> T:
+    """The dataclass whose fields were written as JSON; a number that JSON does not have is the field's default, or else NaN.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type.
+    """
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    if set(tree) != set(known):
+        raise ValueError(f"its fields are {', '.join(tree)}")
+    lost = [field for name, field in known.items() if field.type is float and tree[name] is None]
+    numbers = {field.name: math.nan if field.default is MISSING else field.default for field in lost}
+    return TypeAdapter(kind).validate_json(json.dumps({**tree, **numbers}), strict=True)
+
+
+def read_lines(path: Path, wanted: Mapping[str, type]) -> list[dict[str, Any]]:
+    """The lines of a file that are JSON objects with these fields of these types.
+
+    A kill cuts a line off and a bad disk makes garbage of it: the others still hold.
+    """
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return [row for row in map(_parsed, lines) if isinstance(row, dict) and all(type(row.get(name)) is kind for name, kind in wanted.items())]
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_text(path: Path, text: str) -> None:

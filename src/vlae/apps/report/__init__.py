@@ -20,6 +20,8 @@ from vlae.engine.run import Run, read_json, write_text
 from vlae.errors import RunError
 
 FOLDER = Path(__file__).parent
+# So many held-out images, or all where there are fewer, tell what a page says.
+ENOUGH = 200
 
 
 def report(run: Run, output: Path | None = None, lang: str = "en", progress: Progress | None = None) -> Path:
@@ -36,7 +38,7 @@ def report(run: Run, output: Path | None = None, lang: str = "en", progress: Pro
 
     Raises:
         SettingError: the language is another.
-        RunError: the run was not evaluated, or is damaged.
+        RunError: the run was not evaluated on enough images, or is damaged.
         DiskError: the page cannot be written.
     """
     progress = progress or (lambda done, total: None)
@@ -52,12 +54,19 @@ def evaluation(run: Run) -> Evaluation:
     """What was measured on test images, else on validation images.
 
     Raises:
-        RunError: nothing was.
+        RunError: nothing was, or too few of them.
     """
-    found = Evaluation.read(run, "test") or Evaluation.read(run, "validation")
+    found = measured(run, "test") or measured(run, "validation")
     if found is None:
-        raise RunError(f"{run.folder} was not evaluated", rule="A report shows what was measured", do=f"Run vlae evaluate {run.folder} first")
+        rule = f"A report shows what was measured on {ENOUGH} images, or all"
+        raise RunError(f"{run.folder} was not evaluated", rule=rule, do=f"Run vlae evaluate {run.folder} first")
     return found
+
+
+def measured(run: Run, split: str) -> Evaluation | None:
+    """What was measured on a split; None where nothing was, or on fewer images than a page needs."""
+    found = Evaluation.read(run, split)
+    return found if found and found.n_images >= min(ENOUGH, len(run.images().indices(split))) else None
 
 
 def page(told: sections.Told, found: Findings) -> str:
