@@ -57,7 +57,7 @@ class Subject:
     @torch.no_grad()
     def one_pass(self, decoder: Callable | None = None) -> torch.Tensor:
         """The log probabilities of given images, with a given code."""
-        return (decoder or self.model.decoder)(self.z, self.x).log_prob(self.x)
+        return (self.model.decoder if decoder is None else decoder)(self.z, self.x).log_prob(self.x)
 
     def raster(self, rows: int) -> torch.Tensor:
         """The first rows of the images of the noise, in raster order with caches."""
