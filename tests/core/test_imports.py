@@ -9,7 +9,7 @@ import vlae.core
 MODULES = sorted(Path(vlae.core.__file__).parent.rglob("*.py"))
 ALLOWED = {"torch", "einops", "jaxtyping", "vlae.core"}
 """The core knows no files, no clock, no printing and no process: of the standard library it takes what is pure."""
-PURE = {"collections.abc", "contextlib", "dataclasses", "itertools", "math", "re", "typing"}
+PURE = {"collections.abc", "contextlib", "dataclasses", "functools", "itertools", "math", "re", "typing"}
 
 
 def imported(tree):

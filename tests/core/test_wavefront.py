@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlae.core.causal import CausalNet
+from vlae.core.schedule import schedule
 from vlae.core.taps import Layer, Reads, after, everything, reach, rectangle, stack, with_pointwise
-from vlae.core.wavefront import Wavefront, schedule
+from vlae.core.wavefront import Wavefront
 from vlae.core.window import CONTEXTS
 
 from .build import near, network, plans, randomise
@@ -26,25 +27,20 @@ SIZES = [(1, 1), (1, 7), (6, 1), (2, 9), (5, 6), (9, 2)]
 def along_the_wavefront(net, image, code):
     """What is known of every pixel when its turn comes, and in which step it comes, while ``image`` is fed in pixel by pixel."""
     batch, channels, height, width = image.shape
-    features, prediction = torch.full((batch, net.width, height, width), torch.nan), torch.full((batch, channels, height, width), torch.nan)
-    steps = torch.full((height, width), -1)
-    count = 0
+    front = Wavefront(net, code, torch.cat([image, torch.ones(batch, 1, height, width)], dim=1))
+    visits = []
 
-    def write(seen, line):
-        nonlocal count
-        i = torch.tensor(line.rows)
-        j = line.time - line.slope * i
-        assert (steps[i, j] == -1).all(), "no pixel is written twice"
-        steps[i, j] = count
-        count += 1
-        features[:, :, i, j] = seen.features[..., 0]
-        if seen.prediction is not None:
-            prediction[:, :, i, j] = seen.prediction[..., 0]
-        return image[:, :, i, j].unsqueeze(-1)
+    def write(seen, beside):
+        values, inside = beside.split([channels, 1], dim=1)
+        visits.append(inside.sum().item())
+        prediction = torch.zeros_like(values) if seen.prediction is None else seen.prediction
+        return torch.cat([seen.features, prediction, torch.full_like(inside, len(visits) - 1)], dim=1), values
 
     with torch.no_grad():
-        Wavefront(net, code, batch, height, width).run(write)
-    return features, prediction, steps
+        features, prediction, step = front.run(write).split([net.width, channels, 1], dim=1)
+    assert sum(visits) == batch * height * width, "no pixel is visited twice"
+    assert (step == step[:1]).all(), "images go side by side"
+    return features, prediction, step[0, 0].long()
 
 
 def check(net, image, code):
@@ -76,18 +72,17 @@ def test_a_wavefront_can_run_again():
     net = randomise(CausalNet(NAMED["4x2"], inputs=2, width=3, code=2))
     image, code = torch.randn(2, 2, 6, 7), torch.randn(2, 2, 6, 7)
     with torch.no_grad():
-        front, parallel = Wavefront(net, code, 2, 6, 7), net(image, code).features
+        front, parallel = Wavefront(net, code, image), net(image, code).features
         for _ in range(2):
-            found = torch.empty_like(parallel)
+            near(front.run(lambda seen, beside: (seen.features, beside)), parallel)
 
-            def write(seen, line, found=found):
-                i = torch.tensor(line.rows)
-                j = line.time - line.slope * i
-                found[:, :, i, j] = seen.features[..., 0]
-                return image[:, :, i, j].unsqueeze(-1)
 
-            front.run(write)
-            near(found, parallel)
+@pytest.mark.parametrize("name, size", [("stack", (30, 4)), ("4x2", (4, 30)), ("5x3", (15, 15)), ("all", (7, 9))], ids=str)
+def test_rows_hand_on_their_slots_whole_or_a_few_at_a_time(name, size):
+    """Far more rows than can be under way at once, or fewer, in a batch that works on every slot by itself."""
+    net = randomise(CausalNet(after(CONTEXTS["low"], NAMED[name]), inputs=1, width=3, code=2))
+    for batch in (1, 40):
+        check(net, torch.randn(batch, 1, *size), torch.randn(batch, 2, *size))
 
 
 @given(plans(), st.integers(1, 6), st.integers(1, 6), st.booleans())

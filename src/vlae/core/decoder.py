@@ -14,8 +14,9 @@ from vlae.core.causal import CausalNet, Conditioning, Seen, luminance
 from vlae.core.distributions import Head, LogisticHead, PixelDistribution
 from vlae.core.encoder import CodeMap
 from vlae.core.layers import Conv
+from vlae.core.schedule import schedule
 from vlae.core.taps import Reads, with_pointwise
-from vlae.core.wavefront import Line, Wavefront, by_image, by_line, schedule
+from vlae.core.wavefront import Wavefront
 from vlae.core.window import CONTEXTS, Window
 
 # The linear prediction reads at most so far: farther pixels are left to the network.
@@ -94,19 +95,17 @@ class Decoder(nn.Module):
         if not self.window.layers:  # no pixel waits for another
             drawn = self(z, x).sample(uniforms)
             return drawn if given is None else torch.where(given.known, x, drawn)
-        front = Wavefront(self.net, self.spread(z, (height, width)), batch, height, width)
-        chances, lined, out = front.lined_up(uniforms), front.lined_up(x), self.out.pointwise()
-        known = None if given is None else front.lined_up(given.known)
+        known = [] if given is None else [given.known.to(x.dtype), x]
+        front, out = Wavefront(self.net, self.spread(z, (height, width)), torch.cat([uniforms, *known], dim=1)), self.out.pointwise()
 
-        def write(seen: Seen, line: Line) -> Tensor:
-            pixels = self.head(out(seen.features), seen.prediction).sample(by_image(line.of(chances)))
-            if known is not None:
-                pixels = torch.where(by_image(line.of(known)), by_image(line.of(lined)), pixels)
-            line.of(lined).copy_(by_line(pixels))
-            return self.image(pixels)
+        def write(seen: Seen, beside: Tensor) -> tuple[Tensor, Tensor]:
+            pixels = self.head(out(seen.features), seen.prediction).sample(beside[:, : self.head.uniforms])
+            if given is not None:
+                is_known, already = beside[:, self.head.uniforms :].split([1, self.head.colours], dim=1)
+                pixels = torch.where(is_known > 0, already, pixels)
+            return pixels, self.image(pixels)
 
-        front.run(write)
-        return lined[:, :width].permute(2, 3, 0, 1)
+        return front.run(write)
 
     @torch.no_grad()
     def fit_predictor(self, x: Float[Tensor, "B C H W"], ridge: float = 1e-4) -> None:

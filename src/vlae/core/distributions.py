@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -79,17 +79,22 @@ class LogisticMixture:
 
     def sample(self, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
         chosen = (uniforms[:, :1] > torch.softmax(self.logits, dim=1).cumsum(1)[:, :-1]).sum(1, keepdim=True)
+        means, log_scales = (self._pick(parts, chosen) for parts in (self.means, self.log_scales))
+        spread = torch.exp(log_scales) * torch.logit(uniforms[:, 1:])
+        if self.slopes is None:
+            return self._levels(means + spread)
+        slopes = self._pick(self.slopes, chosen)
         colours: list[Tensor] = []
-        for c in range(self.means.shape[2]):
-            mean = self._pick(self.means[:, :, c], chosen)
-            if c > 0:
-                assert self.slopes is not None
-                for n, earlier in enumerate(colours):
-                    mean = mean + self._pick(self.slopes[:, :, (c - 1) + n], chosen) * (earlier * (2 * self.half) - 1)
-            u = uniforms[:, 1 + c : 2 + c]
-            v = mean + torch.exp(self._pick(self.log_scales[:, :, c], chosen)) * (torch.log(u) - torch.log1p(-u))
-            colours.append(((v + 1) / (2 * self.half)).round().clamp(0, self.levels - 1))
+        for c in range(means.shape[1]):
+            v = means[:, c : c + 1] + spread[:, c : c + 1]
+            for n, earlier in enumerate(colours):
+                v = v + slopes[:, (c - 1) + n : c + n] * (earlier * (2 * self.half) - 1)
+            colours.append(self._levels(v))
         return torch.cat(colours, dim=1)
+
+    def _levels(self, v: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """The nearest levels to numbers from -1 to 1."""
+        return torch.add(v, 1).div_(2 * self.half).round_().clamp_(0, self.levels - 1)
 
     def _scaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Levels on the scale from -1 to 1, as a number without rounding error and the small rest.
@@ -112,8 +117,9 @@ class LogisticMixture:
         return self.means + torch.stack(follow, dim=2)
 
     @staticmethod
-    def _pick(values: Float[Tensor, "B K H W"], chosen: Tensor) -> Float[Tensor, "B 1 H W"]:
-        return values.gather(1, chosen)
+    def _pick(parts: Float[Tensor, "B K P H W"], chosen: Int64[Tensor, "B 1 H W"]) -> Float[Tensor, "B P H W"]:
+        """What the chosen component has."""
+        return parts.gather(1, chosen.unsqueeze(2).expand_as(parts[:, :1])).squeeze(1)
 
 
 @dataclass(frozen=True)

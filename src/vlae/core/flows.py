@@ -8,6 +8,7 @@ B batch, D elements of a vector, K channels of a grid, H and W its height and wi
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from vlae.core.causal import CausalNet, Seen
 from vlae.core.layers import Conv, Linear
 from vlae.core.taps import stack
-from vlae.core.wavefront import Line, Wavefront, by_image, by_line
+from vlae.core.wavefront import Wavefront
 
 
 class Mapped(NamedTuple):
@@ -63,19 +64,23 @@ class Made(nn.Module):
 
     def inverse(self, value: Float[Tensor, "B D"], context: Float[Tensor, "B M"] | None = None) -> Float[Tensor, "B D"]:
         """The elements one after another: every unit is computed once, as soon as all that it reads is known."""
-        weights, dims = [linear.weight().t() for linear in self.linears], value.shape[1]
+        dims, units = value.shape[1], [after - before for before, after in pairwise(self.last)]
         sums = [linear.b.expand(len(value), -1).clone() for linear in self.linears]
         if self.context is not None:
             sums[0] += self.context(context)
+        # Everything is cut up at once: one cut at a time costs as much as the arithmetic.
+        inputs = [[1] * dims, *[units] * (len(sums) - 1)]
+        weights = [linear.weight().t().split(parts) for linear, parts in zip(self.linears, inputs, strict=True)]
+        hidden = [total.split(units, dim=1) for total in sums[:-1]]
+        ends, given = sums[-1].unflatten(1, (-1, dims)).unbind(2), value.split(1, dim=1)
         elements: list[Tensor] = []
         for d in range(dims):
-            shift, log_scale = _shift_and_log_scale(sums[-1][:, d::dims], self.scaled)
-            known, units = value[:, d : d + 1] * torch.exp(log_scale) + shift, slice(d, d + 1)
+            known = _unmapped(given[d], ends[d], self.scaled)
             elements.append(known)
-            for total, weight in zip(sums, weights, strict=True):
-                total.addmm_(known, weight[units])
-                units = slice(self.last[d], self.last[d + 1])
-                known = F.relu(total[:, units])
+            for number, total in enumerate(sums):
+                total.addmm_(known, weights[number][d])
+                if number < len(hidden):
+                    known = F.relu(hidden[number][d])
         return torch.cat(elements, dim=1)
 
 
@@ -107,18 +112,13 @@ class MaskedGrid(nn.Module):
 
     def inverse(self, value: Float[Tensor, "B K H W"], context: Float[Tensor, "B M H W"] | None = None) -> Float[Tensor, "B K H W"]:
         """The positions in wavefront order."""
-        batch, _, height, width = value.shape
-        front = Wavefront(self.net, context, batch, height, width)
-        values, out, scaled = front.lined_up(value), self.out.pointwise(), self.scaled
+        front, out, scaled = Wavefront(self.net, context, beside=value), self.out.pointwise(), self.scaled
 
-        def write(seen: Seen, line: Line) -> Tensor:
-            shift, log_scale = _shift_and_log_scale(out(seen.features), scaled)
-            y = by_image(line.of(values)) * torch.exp(log_scale) + shift
-            line.of(values).copy_(by_line(y))
-            return y
+        def write(seen: Seen, beside: Tensor) -> tuple[Tensor, Tensor]:
+            y = _unmapped(beside, out(seen.features), scaled)
+            return y, y
 
-        front.run(write)
-        return values[:, :width].permute(2, 3, 0, 1)
+        return front.run(write)
 
 
 def _shift_and_log_scale(numbers: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
@@ -127,6 +127,14 @@ def _shift_and_log_scale(numbers: Tensor, scaled: bool) -> tuple[Tensor, Tensor]
     shift, log_scale = numbers.chunk(2, dim=1)
     # Bounded, so that an early step cannot blow up a code: a scale between exp(-2) and exp(2).
     return shift, 2 * torch.tanh(log_scale / 2)
+
+
+def _unmapped(value: Tensor, numbers: Tensor, scaled: bool) -> Tensor:
+    """What a step maps to ``value``, from the numbers that what comes before it tells."""
+    if not scaled:
+        return value + numbers
+    shift, log_scale = _shift_and_log_scale(numbers, scaled)
+    return torch.addcmul(shift, value, torch.exp(log_scale))
 
 
 class Step(nn.Module):

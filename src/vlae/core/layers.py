@@ -111,9 +111,9 @@ class Conv(WeightNorm):
         return channels_last(F.conv2d(x, self.weight(), self.b, self.stride, self.padding))
 
     def pointwise(self) -> Callable[[Tensor], Tensor]:
-        """The same for a kernel of 1x1, with the weights computed once: for many calls with few pixels."""
-        weight, b = self.weight().flatten(1), self.b
-        return lambda x: F.linear(x.movedim(1, -1), weight, b).movedim(-1, 1)
+        """The same for a kernel of 1x1 and images of one pixel, with the weights computed once: for many calls with few pixels."""
+        weight, b = self.weight().flatten(1).t(), self.b
+        return lambda x: torch.addmm(b, x.view(len(x), -1), weight).view(len(x), -1, 1, 1)
 
 
 class TapConv(WeightNorm):

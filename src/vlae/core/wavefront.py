@@ -1,109 +1,80 @@
 """Evaluate a causal network in wavefront order: everything that does not wait for one another at once.
 
-Give layer l the time ``j + s i + a_l`` at pixel (i, j). If every tap reads something earlier, all work of one time is independent: the
-pixels of a slanted line, in every image of the batch. An image of H rows and W columns takes ``W + s (H - 1)`` steps instead of
-``H W``, and about the arithmetic of one pass over all pixels.
-
 What the layers read of earlier times is known when a time begins: it is gathered and multiplied for many layers at once. Only what they
-read of one another at the same time is left, layer after layer.
+read of one another at the same time is left, layer after layer. The tensors that this works on are the same whenever the same columns of
+memory are in use, so the work of a time is bound once, as a list of operations without arguments, and repeated.
 
-B batch, n active rows, H rows, C channels, L layers, T taps.
+B batch, N pixels (rows under way times B), C channels, D twice the width, L layers, T taps.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, groupby
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vlae.core.causal import CausalNet, Seen
 from vlae.core.layers import Conv
-from vlae.core.taps import HERE, IMAGE, Layers, Offset, Reads
+from vlae.core.schedule import Sweep, schedule
+from vlae.core.taps import HERE, IMAGE, Offset, Reads
 
+Write = Callable[[Seen, Float[Tensor, "N U 1 1"]], tuple[Float[Tensor, "N k 1 1"], Float[Tensor, "N K 1 1"]]]
+"""From what is known about some pixels, and what was laid beside them: what to keep of them, and the image's values there."""
 
-class Schedule(NamedTuple):
-    """When each layer runs: at pixel (i, j) layer l runs at time ``j + slope i + lags[l]``."""
+Operation = Callable[[], object]
 
-    slope: int
-    lags: tuple[int, ...]
-    """One for every source: 0 for the image, whose pixel is known at the end of its time, then the layers'."""
+SHUT = -1e30
+"""Added to a gate outside the image: what is computed there is zero, as every tap expects it."""
 
+AT_ONCE = 64
+"""For so many times the pixels are looked up together."""
 
-def schedule(layers: Layers, predictor: Reads | None = None) -> Schedule:
-    """The schedule with the smallest slope: the longest path over the taps gives the lags, and the last layer may not be late.
-
-    >>> from vlae.core.taps import stack, rectangle
-    >>> schedule(stack(6)).slope, schedule(rectangle(5, 3)).slope, schedule(rectangle(7, 4)).slope
-    (2, 3, 4)
-
-    Raises:
-        ValueError: no slope will do, since a pixel would be needed before it is written.
-    """
-    together = [*(layer.reads for layer in layers), *([(predictor,)] if predictor else [])]
-    farthest = 2 + sum(max(abs(dj) for read in reads for _, dj in read.taps) for reads in together)
-    for slope in range(1, farthest + 1):
-        lags = [0]
-        for layer in layers:
-            lags.append(max(_earliest(read, lags, slope) for read in layer.reads))
-        if lags[-1] <= 0 and (predictor is None or _earliest(predictor, lags, slope) <= 0):
-            return Schedule(slope, tuple(lags))
-    raise ValueError("these taps have no schedule: the network would need a pixel before it is written")
-
-
-def _earliest(read: Reads, lags: list[int], slope: int) -> int:
-    return max(lags[read.source] + dj + slope * di for di, dj in read.taps) + (1 if read.source == IMAGE else 0)
-
-
-class Line(NamedTuple):
-    """The pixels ``j = time - slope i`` of some rows: all that are written at one time."""
-
-    rows: range
-    time: int
-    slope: int
-
-    def of(self, image: Shaped[Tensor, "H V B C"]) -> Shaped[Tensor, "n B C"]:
-        """A view of the line's pixels in an image made by ``lined_up``."""
-        _, wide, batch, channels = image.shape
-        start = (self.rows.start * (wide - self.slope) + self.time) * batch * channels
-        steps = ((wide - self.slope) * batch * channels, channels, 1)
-        return image.as_strided((len(self.rows), batch, channels), steps, image.storage_offset() + start)
-
-
-Write = Callable[[Seen, Line], Float[Tensor, "B K n 1"]]
-"""From what is known about the pixels of a line ((B, C, n, 1) each): the image's values there."""
+FINE = 64
+"""Slots are taken into use and out of it in groups of about so many pixels: work that is bound must be repeated to pay."""
 
 
 class _Moment(NamedTuple):
-    """A tap in time: so many rows below, so many steps ago."""
+    """A tap in time: so many rows below, so many times ago."""
 
     di: int
     delay: int
 
 
 class _Columns:
-    """The last few columns, in time, of sources of one width: ``values`` is (depth, sources, above + H, B, C), zero outside the image."""
+    """The last few columns, in time, of sources of one width: ``values`` is (depth, sources, slots, B, C), zero outside the image."""
 
-    def __init__(self, sources: range, lags: tuple[int, ...], moments: list[_Moment], like: Float[Tensor, "H B C"]) -> None:
-        self.sources = sources
-        self.first, self.last = min(lags[source] for source in sources), max(lags[source] for source in sources)
-        self.above = max(-moment.di for moment in moments)
-        depth = 1 + max(moment.delay for moment in moments)
-        self.values = like.new_zeros(depth, len(sources), self.above + like.shape[0], *like.shape[1:])
+    def __init__(self, sources: range, depth: int, slots: int, batch: int, channels: int, like: Tensor) -> None:
+        self.sources, self.depth = sources, depth
+        self.values = like.new_zeros(depth, len(sources), slots, batch, channels)
 
-    def at(self, time: int, rows: range, di: int = 0) -> tuple[Float[Tensor, "nB C"], ...]:
-        """Each source in some rows of a time."""
-        found = self.values[time % len(self.values), :, self.above + rows.start + di : self.above + rows.stop + di]
-        return found.flatten(1, 2).unbind()
+    def at(self, time: int, source: int, slots: slice) -> Float[Tensor, "N C"]:
+        """One source in some slots at a time."""
+        return self.values[time % self.depth, source - self.sources.start, slots].flatten(0, 1)
 
-    def begin(self, time: int, active: Callable[[int, int], range]) -> None:
-        """Forget what the column of this time held when it was last used, where it is not written again."""
-        now = active(time, self.first).start
-        before = active(time - len(self.values), self.last).start if now else 0
-        if before < now:
-            self.values[time % len(self.values), :, self.above + before : self.above + now].zero_()
+    def blanked(self, phase: int, but: slice) -> list[Operation]:
+        """Forget a column but for some slots: there it is written anew."""
+        parts = self.values[phase, :, : but.start], self.values[phase, :, but.stop :]
+        return [part.zero_ for part in parts if part.numel()]
+
+    def places(self, source: int, moments: Sequence[_Moment]) -> Int64[Tensor, "depth slots B T"]:
+        """Where the moments of a source stand among the rows of ``values``, for every time and slot."""
+        _, sources, slots, batch, _ = self.values.shape
+        di, delay = torch.tensor(moments).unbind(1)
+        column = (torch.arange(self.depth).unsqueeze(1) - delay).remainder(self.depth) * sources + source - self.sources.start
+        slot = (torch.arange(slots).unsqueeze(1) + di).remainder(slots)
+        image = torch.arange(batch).unsqueeze(1)
+        return ((column[:, None, None] * slots + slot[None, :, None]) * batch + image).to(self.values.device)
+
+    def gather(self, places: Int64[Tensor, " P"], out: Float[Tensor, "P C"]) -> Operation:
+        """Take what stands there."""
+        rows = self.values.flatten(0, 3)
+        if out.shape[1] == 1:  # numbers are taken faster than rows of one
+            return partial(torch.index_select, rows.view(-1), 0, places, out=out.view(-1))
+        return partial(torch.index_select, rows, 0, places, out=out)
 
 
 class _Read(NamedTuple):
@@ -114,9 +85,9 @@ class _Read(NamedTuple):
     moments: tuple[_Moment, ...]
     weights: tuple[Float[Tensor, "C D"], ...]
 
-    def part(self, chosen: Collection[_Moment]) -> "_Read":
-        """Only the chosen taps."""
-        pairs = [(m, w) for m, w in zip(self.moments, self.weights, strict=True) if m in chosen]
+    def part(self, late: bool, first: int) -> "_Read":
+        """Only the taps whose values come later in the same time, from learned layers (sources from ``first``), or only the others."""
+        pairs = [(m, w) for m, w in zip(self.moments, self.weights, strict=True) if (m.delay == 0 and self.source >= first) == late]
         return self._replace(moments=tuple(m for m, _ in pairs), weights=tuple(w for _, w in pairs))
 
 
@@ -124,25 +95,19 @@ class _Gathering:
     """Reads with the same taps of sources of one width, for evenly spaced readers: one gathering and one product for all of them."""
 
     def __init__(self, columns: _Columns, reads: list[_Read]) -> None:
-        self.columns, moments = columns, reads[0].moments
-        depth, sources, height, self.batch, _ = columns.values.shape
-        slots = torch.tensor([[(phase - m.delay) % depth for m in moments] for phase in range(depth)])
-        source = torch.tensor([read.source - columns.sources.start for read in reads])
-        row = torch.tensor([columns.above + m.di for m in moments])
-        column = slots.unsqueeze(1) * sources + source.view(1, -1, 1)
-        device = columns.values.device
-        self.corners = (((column * height) + row) * self.batch).unsqueeze(2).to(device)
-        self.places = torch.arange((height - columns.above) * self.batch, device=device).unsqueeze(1)
+        self.columns = columns
+        self.places = torch.stack([columns.places(read.source, read.moments) for read in reads], dim=1)
+        self.gathered = columns.values.new_empty(self.places[0].numel(), columns.values.shape[-1])
         self.weight = torch.stack([torch.cat(read.weights) for read in reads])
         readers = [read.reader for read in reads]
         self.readers = slice(readers[0], readers[-1] + 1, readers[1] - readers[0] if len(readers) > 1 else 1)
 
-    def add_to(self, sums: Float[Tensor, "N nB D"], time: int, rows: range) -> None:
+    def bound(self, sums: Float[Tensor, "L N D"], time: int, slots: slice) -> list[Operation]:
         """Add what is read at a time to the sums of the readers."""
-        here = self.places[rows.start * self.batch : rows.stop * self.batch]
-        index = self.corners[time % len(self.corners)] + here
-        gathered = self.columns.values.flatten(0, 3).index_select(0, index.flatten())
-        sums[self.readers].baddbmm_(gathered.view(*index.shape[:2], -1), self.weight)
+        places = self.places[time % self.columns.depth, :, slots].flatten()
+        gathered = self.gathered[: len(places)]
+        read = gathered.view(len(self.weight), sums.shape[1], -1)
+        return [self.columns.gather(places, gathered), partial(sums[self.readers].baddbmm_, read, self.weight)]
 
 
 def _runs(reads: list[_Read]) -> Iterator[list[_Read]]:
@@ -158,109 +123,122 @@ def _runs(reads: list[_Read]) -> Iterator[list[_Read]]:
         yield run
 
 
-class _Turn(NamedTuple):
-    """What is left to do for one learned layer at every time: ``column`` is its place among the learned columns."""
-
-    number: int
-    place: int
-    """among the layers of its lag"""
-    column: int
-    residual: tuple[int, int] | None
-    """which column it adds, and of how many steps ago"""
-    late: list[tuple[int, int, Float[Tensor, "C D"]]]
-    """the columns of this time that it reads, each so many rows below, with the weights"""
-
-
-class _Begun(NamedTuple):
-    """Layers at the begin of a time: their columns, and their sums of the code and of earlier times, both halves of them apart."""
-
-    rows: range
-    here: tuple[Float[Tensor, "nB C"], ...]
-    sums: tuple[Float[Tensor, "nB D"], ...]
-    shown: tuple[Float[Tensor, "nB C"], ...]
-    gates: tuple[Float[Tensor, "nB C"], ...]
-
-
 class _Team:
-    """Learned layers of one lag: they are active in the same rows, and what they read of earlier times is taken together."""
+    """Learned layers of one lag: they are at the same pixels, and what they read of earlier times is taken together."""
 
     def __init__(self, front: "Wavefront", lag: int, numbers: list[int]) -> None:
-        self.front, self.lag = front, lag
+        self.lag, self.numbers = lag, numbers
         reads = [front.read(number, place, k) for place, number in enumerate(numbers) for k in range(len(front.net.convs[number]))]
-        known = [front.known(read) for read in reads]
-        self.gatherings = front.gatherings([read.part(early) for read, early in zip(reads, known, strict=True)])
-        late = [read.part(set(read.moments) - early) for read, early in zip(reads, known, strict=True)]
-        self.turns = [front.turn(number, place, [read for read in late if read.reader == place]) for place, number in enumerate(numbers)]
-        self.bias = torch.stack([front.bias(number) for number in numbers]).unsqueeze(1)
-        self.code = None if front.code is None else torch.stack([front.from_code(number) for number in numbers])
+        early = front.gatherings([read.part(late=False, first=front.first) for read in reads])
+        self.of_contexts = [gathering for gathering in early if gathering.columns is front.contexts]
+        self.of_hidden = [gathering for gathering in early if gathering.columns is front.hidden]
+        self.late = [read.part(late=True, first=front.first) for read in reads]
+        self.told = torch.stack([front.weights_of_told(number) for number in numbers])
+        self.sums = front.like.new_empty(len(numbers), front.sweep.slots * front.batch, 2 * front.net.width)
 
-    def begin(self, time: int, rows: range) -> _Begun:
-        """Add up what is known before the layers of this time add to it."""
-        if self.code is None:
-            sums = self.bias.repeat(1, len(rows) * self.front.batch, 1)
-        else:
-            code = self.front.code_along(time - self.lag, rows)
-            sums = torch.baddbmm(self.bias, code.expand(len(self.turns), -1, -1), self.code)
-        for gathering in self.gatherings:
-            gathering.add_to(sums, time, rows)
-        shown, gates = sums.chunk(2, dim=2)
-        return _Begun(rows, self.front.hidden.at(time, rows), sums.unbind(), shown.unbind(), gates.unbind())
+
+class _Told(NamedTuple):
+    """Where what is told of the pixels in some slots is put at the begin of a time."""
+
+    pixels: Float[Tensor, "n BX"]
+    code: Float[Tensor, "N X"]
+    """the code, and whether inside and outside"""
+    inside: Float[Tensor, "N 1"]
+    beside: Float[Tensor, "N U 1 1"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The slots in use at a time, and what is worked on there, whatever the time."""
+
+    slots: slice
+    told: dict[int, _Told]
+    """for each lag"""
+    sums: list[Float[Tensor, "_ N D"]]
+    """for each team"""
+    predicted: Float[Tensor, "1 N K"] | None
+    seen: list[Seen]
+    """for each column of the learned layers' memory"""
+    image: list[Float[Tensor, "N K"]]
+    """for each column of the contexts' memory"""
 
 
 class Wavefront:
     """A causal network ready to run in wavefront order over images of one size and batch.
 
-    It keeps a few columns of every layer: beside the code map, memory grows with the height of an image and not with its area.
+    It keeps a few columns of every layer, for the rows under way: beside the maps that it is given, memory grows with the side of an image
+    and not with its area.
+
+    Args:
+        net: the network.
+        code: the code map that conditions it.
+        beside: what ``write`` is to be told of each pixel.
     """
 
-    def __init__(self, net: CausalNet, code: Float[Tensor, "B M H W"] | None, batch: int, height: int, width: int) -> None:
-        self.net, self.batch, self.height, self.width = net, batch, height, width
-        self.plan = schedule(net.layers, net.predictor)
+    def __init__(self, net: CausalNet, code: Float[Tensor, "B M H W"] | None, beside: Float[Tensor, "B U H W"]) -> None:
+        self.net, self.plan = net, schedule(net.layers, net.predictor)
         self.like = next(net.parameters()).detach()
-        self.code = None if code is None else self.lined_up(code)
+        self.batch, self.height, self.width = len(beside), *beside.shape[2:]
+        self.known = 0 if code is None else code.shape[1]
+        self.map = self._told(code, beside)
         self.first = 1 + sum(net.fixed)
         """the first source that is learned"""
-        self.contexts = self._columns(range(self.first), net.inputs)
-        self.hidden = self._columns(range(self.first, len(net.layers) + 1), net.width)
-        lags = self.plan.lags
-        numbers = sorted(range(self.first - 1, len(net.layers)), key=lambda n: lags[n + 1])
-        self.teams = [_Team(self, lag, list(team)) for lag, team in groupby(numbers, key=lambda n: lags[n + 1])]
-        self.turns = sorted((turn.number, team, turn) for team, members in enumerate(self.teams) for turn in members.turns)
+        short, far = self._depth(hidden=True), self._depth(hidden=False)
+        self.sweep = Sweep(self.plan, self.height, self.width, self._above(), max(short, far))
+        memory = partial(_Columns, slots=self.sweep.slots, batch=self.batch, like=self.like)
+        self.contexts = memory(range(self.first), far, channels=net.inputs)
+        self.hidden = memory(range(self.first, len(net.layers) + 1), short, channels=net.width)
+        numbers = sorted(range(self.first - 1, len(net.layers)), key=lambda n: self.plan.lags[n + 1])
+        self.teams = [_Team(self, lag, list(team)) for lag, team in groupby(numbers, key=lambda n: self.plan.lags[n + 1])]
+        self.step = max(1, FINE // self.batch)
         self.prediction = self.gatherings([self._prediction()]) if net.predictor else []
+        self.predicted = self.like.new_empty(1, self.sweep.slots * self.batch, net.inputs)
 
-    def _columns(self, sources: range, channels: int) -> _Columns:
-        lags = self.plan.lags
-        reads = [(lags[n], read) for n, layer in enumerate(self.net.layers, start=1) for read in layer.reads]
-        reads += [(0, self.net.predictor)] if self.net.predictor else []
-        moments = [self._moment(lag, read.source, tap) for lag, read in reads if read.source in sources for tap in read.taps]
-        like = self.like.new_empty(self.height, self.batch, channels)
-        return _Columns(sources, lags, [*moments, _Moment(0, max(0, -lags[-1]))], like)
+    def _told(self, code: Tensor | None, beside: Tensor) -> Float[Tensor, "P BX"]:
+        """All that is told of each pixel, and at the end of what lies outside: code, whether inside or outside, and what is beside."""
+        told = beside.new_zeros(self.height * self.width + 1, self.batch, self.known + 2 + beside.shape[1])
+        told[:-1, :, self.known] = 1
+        told[-1, :, self.known + 1] = 1
+        image = told[:-1].view(self.height, self.width, *told.shape[1:]).permute(2, 3, 0, 1)
+        image[:, self.known + 2 :] = beside
+        if code is not None:
+            image[:, : self.known] = code
+        return told.flatten(1)
+
+    def _readers(self) -> Iterator[tuple[int, Reads]]:
+        """All reads, each with the lag of its reader: those of the layers, and that of the linear prediction."""
+        for lag, layer in zip(self.plan.lags[1:], self.net.layers, strict=True):
+            yield from ((lag, read) for read in layer.reads)
+        if self.net.predictor:
+            yield 0, self.net.predictor
+
+    def _above(self) -> int:
+        """How many rows up the taps reach."""
+        return max(-di for _, read in self._readers() for di, _ in read.taps)
+
+    def _depth(self, hidden: bool) -> int:
+        """How many times back the learned columns, or those of the contexts, are read."""
+        reads = [(lag, read) for lag, read in self._readers() if (read.source >= self.first) == hidden]
+        delays = [m.delay for lag, read in reads for m in self._moments(lag, read.source, read.taps)]
+        return 1 + max([0, *delays, *([-self.plan.lags[-1]] if hidden else [])])
+
+    def _moments(self, lag: int, source: int, taps: tuple[Offset, ...]) -> tuple[_Moment, ...]:
+        return tuple(self._moment(lag, source, tap) for tap in taps)
 
     def _moment(self, lag: int, source: int, tap: Offset) -> _Moment:
         return _Moment(tap[0], lag - self.plan.lags[source] - tap[1] - self.plan.slope * tap[0])
 
     def read(self, number: int, reader: int, k: int) -> _Read:
         """The ``k``-th read of learned layer ``number``, counted from 0."""
-        conv, source = self.net.convs[number][k], self.net.layers[number].reads[k].source
-        moments = tuple(self._moment(self.plan.lags[number + 1], source, tap) for tap in conv.taps)
+        source, conv = self.net.layers[number].reads[k].source, self.net.convs[number][k]
+        moments = self._moments(self.plan.lags[number + 1], source, conv.taps)
         return _Read(reader, source, moments, tuple(w.t() for w in conv.weight().unbind(2)))
 
     def _prediction(self) -> _Read:
         """The linear prediction, as what one reader reads."""
-        assert self.net.predictor is not None and self.net.prediction is not None
-        moments = tuple(self._moment(0, self.net.predictor.source, tap) for tap in self.net.predictor.taps)
-        return _Read(0, self.net.predictor.source, moments, tuple(w.t() for w in self.net.prediction.unbind(2)))
-
-    def turn(self, number: int, place: int, late: list[_Read]) -> _Turn:
-        """What learned layer ``number`` does when its turn comes."""
-        source, lag = self.net.layers[number].residual, self.plan.lags[number + 1]
-        residual = None if source is None else (source - self.first, self._moment(lag, source, HERE).delay)
-        reads = [(read.source - self.first, m.di, w) for read in late for m, w in zip(read.moments, read.weights, strict=True)]
-        return _Turn(number, place, number + 1 - self.first, residual, reads)
-
-    def known(self, read: _Read) -> set[_Moment]:
-        """The taps whose values are there when the learned layers begin a time."""
-        return {moment for moment in read.moments if moment.delay > 0 or read.source < self.first}
+        read, weights = self.net.predictor, self.net.prediction
+        assert read is not None and weights is not None
+        return _Read(0, read.source, self._moments(0, read.source, read.taps), tuple(w.t() for w in weights.unbind(2)))
 
     def gatherings(self, reads: list[_Read]) -> list[_Gathering]:
         """Reads put together as far as they are alike."""
@@ -270,98 +248,122 @@ class Wavefront:
                 alike.setdefault((read.source < self.first, read.moments), []).append(read)
         return [_Gathering(self.contexts if known else self.hidden, run) for (known, _), group in alike.items() for run in _runs(group)]
 
-    def _condition(self, number: int) -> Conv | None:
-        name = str(number)
-        return cast(Conv, self.net.conditions[name]) if self.code is not None and name in self.net.conditions else None
+    def weights_of_told(self, number: int) -> Float[Tensor, "X D"]:
+        """What a learned layer makes of the code, of being inside (its bias) and of being outside (its gates shut)."""
+        condition = cast(Conv, self.net.conditions[str(number)]) if self.known and str(number) in self.net.conditions else None
+        bias = torch.stack([conv.b for conv in self.net.convs[number]]).sum(0)
+        code = self.like.new_zeros(self.known, len(bias))
+        if condition is not None:
+            bias, code = bias + condition.b, condition.weight().flatten(1).t()
+        outside = torch.cat([torch.zeros_like(bias[: self.net.width]), torch.full_like(bias[self.net.width :], SHUT)])
+        return torch.cat([code, bias.unsqueeze(0), outside.unsqueeze(0)])
 
-    def bias(self, number: int) -> Float[Tensor, " D"]:
-        """What a learned layer adds to its sum everywhere."""
-        condition = self._condition(number)
-        of_reads = torch.stack([*(conv.b for conv in self.net.convs[number])]).sum(0)
-        return of_reads if condition is None else of_reads + condition.b
-
-    def from_code(self, number: int) -> Float[Tensor, "M D"]:
-        """The weights with which a learned layer reads the code map, zero where it does not."""
-        assert self.code is not None
-        condition = self._condition(number)
-        return self.like.new_zeros(self.code.shape[3], 2 * self.net.width) if condition is None else condition.weight().flatten(1).t()
-
-    def lined_up(self, image: Shaped[Tensor, "B C H W"]) -> Shaped[Tensor, "H V B C"]:
-        """An image in memory so that the pixels of a line lie evenly apart, for which it must not be narrower than the slope."""
-        wide = F.pad(image, (0, max(0, self.plan.slope - image.shape[3])))
-        return wide.permute(2, 3, 0, 1).contiguous()
-
-    def code_along(self, time: int, rows: range) -> Float[Tensor, "nB M"]:
-        """The code map at the pixels that are written, or would be, at a time."""
-        assert self.code is not None
-        return Line(rows, time, self.plan.slope).of(self.code).flatten(0, 1)
-
-    def run(self, write: Write) -> None:
-        """Visit every pixel once; ``write`` is told what is known there and gives the image's values, on which later pixels rest."""
+    def run(self, write: Write) -> Float[Tensor, "B k H W"]:
+        """Visit every pixel once, and return what ``write`` keeps of them; later pixels rest on the values that it gives."""
         for columns in (self.contexts, self.hidden):
             columns.values.zero_()
-        for time in range(min(self.plan.lags), self.width + self.plan.slope * (self.height - 1)):
-            self.contexts.begin(time, self._active)
-            self.hidden.begin(time, self._active)
-            for number in range(self.first - 1):
-                self._filter(number, time)
-            self._learn(time)
-            if rows := self._active(time, 0):
-                values = write(self._seen(time, rows), Line(rows, time, self.plan.slope))
-                self.contexts.at(time, rows)[IMAGE].copy_(by_line(values).flatten(0, 1))
+        part, begun, looked, learned = cache(self._part), cache(self._begun), cache(self._looked), cache(self._learned)
+        kept: Tensor | None = None
+        for time, pixels in self._times():
+            here = part(*self.sweep.stretch(time, self.step))
+            for lag, told in here.told.items():
+                torch.index_select(self.map, 0, pixels[lag][here.slots], out=told.pixels)
+            memory, context = time % self.hidden.depth, time % self.contexts.depth
+            for operation in chain(begun(memory, here), looked(context, here), learned(memory, here)):
+                operation()
+            if time < 0:
+                continue
+            found, values = write(here.seen[memory], here.told[0].beside)
+            torch.mul(values.flatten(1), here.told[0].inside, out=here.image[context])
+            if kept is None:
+                kept = found.new_empty(len(self.map), self.batch * found.shape[1])
+            kept.index_copy_(0, pixels[0][here.slots], found.view(-1, kept.shape[1]))
+        assert kept is not None
+        return kept[:-1].view(self.height, self.width, self.batch, -1).permute(2, 3, 0, 1)
 
-    def _active(self, time: int, lag: int) -> range:
-        """The rows whose pixel of this time lies inside the image."""
-        now, slope = time - lag, self.plan.slope
-        first = min(self.height, max(0, -((self.width - 1 - now) // slope)))
-        return range(first, max(first, min(self.height, now // slope + 1)))
+    def _times(self) -> Iterator[tuple[int, dict[int, Int64[Tensor, " slots"]]]]:
+        """All times, each with the pixels that the slots hold for every lag."""
+        times, lags = self.sweep.times, sorted({0, *self.plan.lags})
+        for start in range(times.start, times.stop, AT_ONCE):
+            some = range(start, min(start + AT_ONCE, times.stop))
+            pixels = [self.sweep.pixels(some, lag).to(self.like.device).unbind() for lag in lags]
+            for n, time in enumerate(some):
+                yield time, {lag: rows[n] for lag, rows in zip(lags, pixels, strict=True)}
 
-    def _filter(self, number: int, time: int) -> None:
-        """Write a fixed layer's column of this time."""
-        layer, lag = self.net.layers[number], self.plan.lags[number + 1]
-        rows = self._active(time, lag)
-        total = self.contexts.at(time, rows)[number + 1].zero_()
-        for read, weights in zip(layer.reads, layer.fixed or (), strict=True):
-            for tap, weight in zip(read.taps, weights, strict=True):
-                moment = self._moment(lag, read.source, tap)
-                total.add_(self.contexts.at(time - moment.delay, rows, moment.di)[read.source], alpha=weight)
+    def _part(self, low: int, high: int) -> _Part:
+        slots, count = slice(low, high), (high - low) * self.batch
+        told = {lag: self._told_there(high - low) for lag in sorted({0, *self.plan.lags})}
+        predicted = self.predicted[:, :count] if self.prediction else None
+        last = self.plan.lags[-1], len(self.net.layers)
+        features = [self.hidden.at(phase + last[0], last[1], slots) for phase in range(self.hidden.depth)]
+        seen = [Seen(by_pixel(f), None if predicted is None else by_pixel(predicted[0])) for f in features]
+        image = [self.contexts.at(phase, IMAGE, slots) for phase in range(self.contexts.depth)]
+        return _Part(slots, told, [team.sums[:, :count] for team in self.teams], predicted, seen, image)
 
-    def _learn(self, time: int) -> None:
-        """Write every learned layer's column of this time, in their order."""
-        begun = [team.begin(time, rows) if (rows := self._active(time, team.lag)) else None for team in self.teams]
-        for _, team, turn in self.turns:
-            if (state := begun[team]) is not None:
-                self._take(turn, state, time)
+    def _told_there(self, slots: int) -> _Told:
+        pixels = self.map.new_empty(slots, self.map.shape[1])
+        code, beside = pixels.view(slots * self.batch, -1).tensor_split([self.known + 2], dim=1)
+        return _Told(pixels, code, code[:, self.known : self.known + 1], by_pixel(beside))
 
-    def _take(self, turn: _Turn, state: _Begun, time: int) -> None:
-        for column, di, weight in turn.late:
-            columns = state.here if di == 0 else self.hidden.at(time, state.rows, di)
-            state.sums[turn.place].addmm_(columns[column], weight)
-        shown, opened = state.shown[turn.place], state.gates[turn.place].sigmoid_()
-        if turn.residual is None:
-            torch.mul(shown, opened, out=state.here[turn.column])
-        else:
-            column, delay = turn.residual
-            columns = state.here if delay == 0 else self.hidden.at(time - delay, state.rows)
-            torch.addcmul(columns[column], shown, opened, out=state.here[turn.column])
+    def _begun(self, phase: int, part: _Part) -> list[Operation]:
+        """Add up what is told and what the learned layers read of their earlier times."""
+        operations = self.hidden.blanked(phase, part.slots)
+        for team, sums in zip(self.teams, part.sums, strict=True):
+            operations.append(partial(torch.bmm, part.told[team.lag].code.expand(len(sums), -1, -1), team.told, out=sums))
+            for gathering in team.of_hidden:
+                operations += gathering.bound(sums, phase, part.slots)
+        return operations
 
-    def _seen(self, time: int, rows: range) -> Seen:
-        """What is known at the pixels of this time, as (B, channels, n, 1)."""
-        prediction = None
-        if self.prediction:
-            sums = self.like.new_zeros(1, len(rows) * self.batch, self.net.inputs)
+    def _looked(self, phase: int, part: _Part) -> list[Operation]:
+        """Write the fixed layers' columns, and add what is read of them and of the image."""
+        operations = self.contexts.blanked(phase, part.slots)
+        for source in range(1, self.first):
+            operations += self._filter(source, phase, part)
+        for team, sums in zip(self.teams, part.sums, strict=True):
+            for gathering in team.of_contexts:
+                operations += gathering.bound(sums, phase, part.slots)
+        if part.predicted is not None:
+            operations.append(part.predicted.zero_)
             for gathering in self.prediction:
-                gathering.add_to(sums, time, rows)
-            prediction = by_image(sums[0].unflatten(0, (-1, self.batch)))
-        features = self.hidden.at(time + self.plan.lags[-1], rows)[-1]
-        return Seen(by_image(features.unflatten(0, (-1, self.batch))), prediction)
+                operations += gathering.bound(part.predicted, phase, part.slots)
+        return operations
+
+    def _filter(self, source: int, phase: int, part: _Part) -> Iterator[Operation]:
+        """Write a fixed layer's column: the weighted sum of its taps, channel by channel."""
+        lag, layer, here = self.plan.lags[source], self.net.layers[source - 1], self.contexts.at(phase, source, part.slots)
+        reads = [self.contexts.places(read.source, self._moments(lag, read.source, read.taps)) for read in layer.reads]
+        places = torch.cat(reads, dim=3)[phase, part.slots].movedim(2, 0).flatten()
+        weights = here.new_tensor([w for some in layer.fixed or () for w in some])
+        gathered = here.new_empty(len(places), here.shape[1])
+        yield self.contexts.gather(places, gathered)
+        yield partial(torch.mv, gathered.view(len(weights), -1).t(), weights, out=here.view(-1))
+        yield partial(here.mul_, part.told[lag].inside)
+
+    def _learned(self, phase: int, part: _Part) -> list[Operation]:
+        """Write the learned layers' columns, in their order."""
+        turns = [(number, team, place) for team, x in enumerate(self.teams) for place, number in enumerate(x.numbers)]
+        return [o for number, team, place in sorted(turns) for o in self._layer(number, team, place, phase, part)]
+
+    def _layer(self, number: int, team: int, place: int, phase: int, part: _Part) -> Iterator[Operation]:
+        """Write one learned layer's column: add what is read of this same time, then the gate and the residual."""
+        sums = part.sums[team][place]
+        for read in [read for read in self.teams[team].late if read.reader == place]:
+            for moment, weight in zip(read.moments, read.weights, strict=True):
+                values = self.hidden.at(phase, read.source, part.slots)
+                if moment.di != 0:
+                    values = torch.empty_like(values)
+                    yield self.hidden.gather(self.hidden.places(read.source, [moment])[phase, part.slots].flatten(), values)
+                yield partial(sums.addmm_, values, weight)
+        shown, gate = sums.chunk(2, dim=1)
+        here, residual = self.hidden.at(phase, number + 1, part.slots), self.net.layers[number].residual
+        yield gate.sigmoid_
+        if residual is None:
+            yield partial(torch.mul, shown, gate, out=here)
+        else:
+            ago = self._moment(self.plan.lags[number + 1], residual, HERE).delay
+            yield partial(torch.addcmul, self.hidden.at(phase - ago, residual, part.slots), shown, gate, out=here)
 
 
-def by_image(values: Shaped[Tensor, "n B C"]) -> Shaped[Tensor, "B C n 1"]:
-    """The pixels of a line as an image of one column."""
-    return values.permute(1, 2, 0).unsqueeze(-1)
-
-
-def by_line(values: Float[Tensor, "B C n 1"]) -> Float[Tensor, "n B C"]:
-    """The inverse of ``by_image``."""
-    return values.squeeze(-1).permute(2, 0, 1)
+def by_pixel(values: Float[Tensor, "N C"]) -> Float[Tensor, "N C 1 1"]:
+    """Pixels as images of one pixel each."""
+    return values[:, :, None, None]
