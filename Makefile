@@ -1,10 +1,10 @@
-# make demo: from nothing to a page that shows what a code kept.  make test: the fast tests.  Both make .venv first.
+# make demo: from nothing to a page that shows what a code kept.  make test: the fast tests.  make docs: the docs' picture.  All make .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf $(VENV) demo

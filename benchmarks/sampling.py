@@ -2,8 +2,8 @@
 
 Taken in turns in one run, medians. One pass is teacher-forced: all pixels are given, which is what training does; the faster of eager and
 compiled (where there is a compiler). Raster order (``raster.py``) draws the same code first. What would take too long is taken from a part
-of the image and says so. ``differing pixels`` counts where wavefront and raster order disagree for the same random numbers: float32 adds up
-in another order. Peak memory is the growth of a process of its own while it draws one image.
+of the image and says so. ``differing pixels`` counts where wavefront and raster order disagree for the same random numbers, and images drawn
+together and alone: float32 adds up in another order. Peak memory is the growth of a process of its own while it draws one image.
 
     python benchmarks/sampling.py --json [--quick]
 """
@@ -126,9 +126,20 @@ def measure(side: int, batch: int, rounds: int, compiled: bool, quick: bool) -> 
         ratio = took["wavefront"] / took[against]
         aim, met = aimed(side, batch, against, ratio)
         found.append(row(case, "drawing", took["wavefront"] * 1e3, "ms", words, against, ratio, aim, met))
+    if batch > 1:
+        found.append(alone(case, subject, drawn))
     same = rows * side
     apart = int((drawn.flatten(2)[:, :, :same] != subject.raster(rows).flatten(2)[:, :, :same]).any(1).sum())
     return [*found, row(case, "differing pixels", apart, f"of {batch * same}", "", "raster with caches", None, None, None)]
+
+
+def alone(case: str, subject: Subject, drawn: torch.Tensor, images: int = 4) -> dict[str, object]:
+    """How many pixels of a few images differ when each is drawn by itself: float32 may add up in another order."""
+    apart = 0
+    for n in range(images):
+        image = subject.model.sample(subject.noise[n : n + 1], subject.uniforms[n : n + 1])
+        apart += int((image != drawn[n : n + 1]).any(1).sum())
+    return row(case, "differing pixels", apart, f"of {images * subject.side**2}", "", "drawn alone", None, None, None)
 
 
 def aimed(side: int, batch: int, against: str, ratio: float) -> tuple[str | None, bool | None]:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,34 @@ def good(folder: Path, count: int = 20) -> Path:
     for n in range(count):
         picture(folder / f"{n:02d}.png", seed=n)
     return folder
+
+
+class Watched:
+    """A terminal, and all that was written to it; it is read at once, for it holds little."""
+
+    def __init__(self) -> None:
+        self.reader, writer = pty.openpty()
+        self.terminal = os.fdopen(writer, "w", encoding="utf-8")
+        self.seen = ""
+        self.thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> "Watched":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.terminal.close()
+        self.thread.join()
+        os.close(self.reader)
+
+    def _read(self) -> None:
+        said = b""
+        try:
+            while part := os.read(self.reader, 4096):
+                said += part
+        except OSError:  # how Linux tells that the other end is closed
+            pass
+        self.seen = said.decode()
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +290,19 @@ def test_partly_bad_images_to_reconstruct(run: Path, tmp_path: Path) -> None:
     assert code == 8 and found["images"] == 2 and [left["name"] for left in found["left_out"]] == ["torn.png"]
     code, said = vlae("reconstruct", run, folder / "gone.png", "-o", tmp_path / "g")
     assert code == 3 and refused(said, "gone.png does not exist") and not (tmp_path / "g").exists()
+
+
+def test_a_bar_where_a_person_is_watching_and_nothing_elsewhere(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reconstruct", str(run), str(good(tmp_path / "images", 3)), "--decodings", "1"]
+    code, said = vlae(*words, "-o", tmp_path / "piped")
+    assert code == 0 and said == f"3 images, 1 decodings each: {tmp_path / 'piped'}\n"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "argv", ["vlae", *words, "-o", str(tmp_path / "watched")])
+    with Watched() as watched, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", watched.terminal)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+    assert stop.value.code == 0 and capsys.readouterr().out == f"3 images, 1 decodings each: {tmp_path / 'watched'}\n"
+    assert "Decoding" in watched.seen and "3/3" in watched.seen and "0:00:00" in watched.seen

@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -11,11 +12,14 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from PIL import Image
 
 from vlae.cli import app
 from vlae.data.manifest import read_manifest
 from vlae.data.settings import DataSettings
 from vlae.engine.settings import ImageFacts, Keep, Model, Settings, known_names, load_settings, resolve, validated
+
+from .test_cli import TINY, good, vlae
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
@@ -58,7 +62,7 @@ def test_snippets_of_python_run(page: Path) -> None:
     snippets = doctest.DocTestParser().get_doctest(source, {}, page.name, str(page), 0)
     said: list[str] = []
     assert doctest.DocTestRunner(verbose=False).run(snippets, out=said.append).failed == 0, "".join(said)
-    assert bool(snippets.examples) == (page.name == "windows.md")
+    assert bool(snippets.examples) == (page.name in ("windows.md", "wavefront.md"))
 
 
 @ANY_PAGE
@@ -136,6 +140,26 @@ def test_examples_of_configurations_and_manifests_are_accepted(tmp_path: Path) -
     (tmp_path / "manifest.csv").write_text(manifest, encoding="utf-8")
     rows = read_manifest(tmp_path / "manifest.csv")
     assert [(row.lot, row.factors) for row in rows][:1] == [("monday", {"diameter": 12.5})]
+
+
+def test_the_picture_of_the_wavefront_is_drawn_and_shows_what_the_page_says(tmp_path: Path) -> None:
+    pictures = runpy.run_path(str(ROOT / "docs" / "pictures.py"))
+    pictures["main"]([str(tmp_path)])
+    with Image.open(tmp_path / "wavefront.png") as image:
+        assert image.width >= 2 * 900 and len(image.convert("RGB").getcolors(maxcolors=2**20)) > 10
+    pixel, page = pictures["PIXEL"], (ROOT / "docs" / "wavefront.md").read_text(encoding="utf-8")
+    for order in ("raster", "wavefront"):
+        steps = pictures[order]()
+        assert all(steps[cell] < steps[pixel] for cell in pictures["window"](pixel))
+        assert f"in {order} order in step {steps[pixel]} of {steps.max()}" in page
+
+
+def test_the_picture_of_drawings_is_drawn_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlae.apps.inpaint.TURNS", 2)
+    assert vlae("train", good(tmp_path / "images", 160), "-o", tmp_path / "run", *TINY)[0] == 0
+    runpy.run_path(str(ROOT / "docs" / "drawings.py"))["main"]([str(tmp_path / "run"), str(tmp_path)])
+    with Image.open(tmp_path / "drawings.png") as image:
+        assert image.width >= 900 and len(image.convert("RGB").getcolors(maxcolors=2**20)) > 10
 
 
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="not a checkout")

@@ -14,6 +14,7 @@ from vlae import __version__
 from vlae.errors import DiskError, PartialResult, VlaeError
 
 INTERRUPTED = 130
+UNFINISHED = ("interrupted", "minutes")
 
 app = typer.Typer(
     help="Learn a short code of your images that keeps what you choose.",
@@ -79,7 +80,9 @@ def train(
 def evaluate(
     run: RunFolder,
     split: Split = "test",
-    samples: Annotated[int, typer.Option(help="Importance samples for the likelihood (vector codes); 1 gives the bound.")] = 1,
+    samples: Annotated[
+        int | None, typer.Option(help="Importance samples for the likelihood (vector codes); 1 gives the bound. As its own figure for a zoo model.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images, evenly spaced.")] = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -106,7 +109,8 @@ def reconstruct(
     from vlae.apps.reconstruct import reconstruct as decode
     from vlae.engine.run import Run
 
-    result = decode(Run.open(run), images, output, decodings, device, lambda name: note(f"{name} done"))
+    with counting("Decoding") as progress:
+        result = decode(Run.open(run), images, output, decodings, device, progress)
     _show_made(result, output, as_json, f"{result.images} images, {decodings} decodings each: {output}")
 
 
@@ -124,7 +128,8 @@ def inpaint(
     from vlae.apps.inpaint import inpaint as draw
     from vlae.engine.run import Run
 
-    result = draw(Run.open(run), images, mask, output, drawings, device, lambda name: note(f"{name} done"))
+    with counting("Drawing") as progress:
+        result = draw(Run.open(run), images, mask, output, drawings, device, progress)
     _show_made(result, output, as_json, f"{result.images} images, {drawings} drawings each of the {result.marked:.1%} marked: {output}")
 
 
@@ -191,6 +196,52 @@ def parts(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="A row of the paper's tables; --table names them.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print all rows beside the paper's.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives another model.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run; gone on with where it was begun.")] = None,
+    zoo: Annotated[Path | None, typer.Option(help="A new folder for the model, in half precision; its figure is that of these weights.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop training after so many minutes; the same command goes on.")] = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train and measure a row of the paper's tables from its recipe. VLAE_DATA names the folder of the images."""
+    from vlae.apps import reproduce as rows
+
+    if table:
+        lines = rows.table()
+        show({"rows": lines}, as_json, rows.as_text(lines))
+        return
+    row, folder = rows.row(name or ""), output or Path("runs") / "reproduce" / f"{name}-{seed}"
+    settings = rows.settings_of(str(name), {"train.seed": seed, "train.device": device, "train.max_minutes": max_minutes})
+    run, why = _begun_or_gone_on(folder, settings, max_minutes)
+    rows.note_run(str(name), run, why)
+    if why in UNFINISHED:
+        show({"run": str(folder), "ended": why}, as_json, f"Stopped ({why}); nothing is lost. The same command goes on with {folder}")
+        raise typer.Exit(INTERRUPTED if why == "interrupted" else 0)
+    from vlae.apps.evaluate import evaluate as measure
+
+    measured = rows.hand_on(run, zoo) if zoo else run
+    with counting("Measuring") as progress:
+        found = rows.record(str(name), run, measured, measure(measured, "test", row.samples, None, device, progress))
+    show(found, as_json, f"{name}: {found['nll_nats']:.2f} +- {found['nll_nats_se']:.2f} nats ({found['protocol']})")
+
+
+def _begun_or_gone_on(folder: Path, settings: Any, max_minutes: float | None) -> tuple[Any, str]:
+    """A run of these settings in a folder, begun or gone on with, and why its training ended."""
+    from vlae.apps import train as trainer
+
+    if (folder / "config.yaml").is_file():
+        run = trainer.resume(folder, [f"train.max_minutes={max_minutes or 'null'}"])
+    else:
+        with counting("Decoding") as decoding:
+            run = trainer.prepare(settings, folder, decoding)
+    with _Bar() as bar:
+        return run, trainer.train(run, bar.show)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Tell what this machine has, and what is slow on it."""
     from vlae.apps.doctor import doctor as examine
@@ -245,7 +296,9 @@ class _Count:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # The time left is told from the last hour: a large image may take minutes.
+        self.bar = Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600)
         self.task = self.bar.add_task(what, total=None)
 
     def __enter__(self) -> Callable[[int, int], None]:
@@ -298,7 +351,7 @@ def _say_left_out(folder: Path) -> None:
 
 
 def _after_training(folder: Path, why: str) -> str:
-    if why in ("interrupted", "minutes"):
+    if why in UNFINISHED:
         return f"Stopped ({why}); nothing is lost. Go on: vlae train --resume {folder}"
     return f"Done. Next: vlae report {folder}"
 

@@ -22,6 +22,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(autouse=True)
+def _few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty turns are for pictures that people look at."""
+    monkeypatch.setattr("vlae.apps.inpaint.TURNS", 2)
+
+
 def mask(path: Path, size: tuple[int, int] = (12, 12)) -> Path:
     marked = np.zeros(size, np.uint8)
     marked[3:7, 4:9] = 255

@@ -7,6 +7,7 @@ import torch
 
 from vlae.core.decoder import PREDICTOR_REACH, Decoder, Given
 from vlae.core.distributions import BernoulliHead, LogisticHead
+from vlae.core.wavefront import Wavefront
 from vlae.core.window import CONTEXTS, Window
 
 from .build import HEADS, PYRAMID, agree, code_for, decoder, expected, fields, levels, near, window
@@ -92,6 +93,23 @@ def test_sampling_is_that_of_the_naive_raster_order(row):
     sampled = made.sample(z, uniforms)
     assert torch.equal(sampled, naive(made, z, uniforms))
     assert torch.equal(sampled, sampled.round().clamp(0, made.head.levels - 1))
+
+
+@pytest.mark.parametrize("row", SOME_SAMPLING[::2], ids=str)
+def test_log_probabilities_along_the_wavefront_are_the_parallel_ones(row):
+    name, context, head, size, condition, pointwise, code, batch = row
+    if name == "none":
+        pytest.skip("nothing waits for one another")
+    made = decoder(window(name, context, size), HEADS[head], size, code, condition, pointwise)
+    z, x = code_for(made, batch, size), levels(made.head, batch, size)
+    out = made.out.pointwise()
+
+    def write(seen, beside):
+        return made.head(out(seen.features), seen.prediction).log_prob(beside).unsqueeze(1), made.image(beside)
+
+    with torch.no_grad():
+        along = Wavefront(made.net, made.spread(z, size), x).run(write)
+        near(along[:, 0], made(z, x).log_prob(x))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -187,3 +187,4 @@ def test_inpainting_keeps_what_is_known_and_draws_the_rest(name, head, code, iaf
     other = torch.where(known, x, levels(HEADS[head], 4, IMAGE))  # what is not known plays no part
     assert torch.equal(whole.inpaint(other, known, [noise] * turns, uniforms), filled)
     assert torch.equal(whole.inpaint(x, torch.ones_like(known), [noise], uniforms[:1]), x)
+    assert torch.equal(whole.inpaint(x, torch.zeros_like(known), [noise], uniforms[:1]), whole.sample(noise, uniforms[0]))

@@ -31,14 +31,15 @@ MOST_SAMPLES = 4096
 
 
 def evaluate(
-    run: Run, split: str = "test", samples: int = 1, limit: int | None = None, device: str = "cpu", progress: Progress | None = None
+    run: Run, split: str = "test", samples: int | None = None, limit: int | None = None, device: str = "cpu", progress: Progress | None = None
 ) -> Evaluation:
     """Measure a split of the run's own images; the result is kept in the run.
 
     Args:
         run: the run; its averaged weights are used.
         split: train, validation or test.
-        samples: importance samples for the likelihood of a vector code; 1 gives the bound.
+        samples: importance samples for the likelihood of a vector code; 1 gives the bound. Unset, a model that was handed on is measured as
+            it was then, and any other by the bound.
         limit: only so many images, evenly spaced.
         device: where to compute.
         progress: told the images done and all.
@@ -53,6 +54,8 @@ def evaluate(
     weights = run.fingerprint()
     images, model = run.images(), run.model(find_device(device))
     numbers = chosen(images, split, limit)
+    if samples is None:
+        samples = int((run.own_figure() or {"importance_samples": 1})["importance_samples"])
     _check_samples(run, samples)
     run.check_results()
     seed = run.settings.train.seed

@@ -24,7 +24,7 @@ class Reconstructed(NamedTuple):
 
 
 def reconstruct(
-    run: Run, images: Path, output: Path, decodings: int = 3, device: str = "cpu", done: Callable[[str], None] | None = None
+    run: Run, images: Path, output: Path, decodings: int = 3, device: str = "cpu", progress: Callable[[int, int], None] | None = None
 ) -> Reconstructed:
     """Write, for each image, ``NAME.original.png`` as the model sees it and ``NAME.1.png`` and so on, one for each decoding.
 
@@ -34,7 +34,7 @@ def reconstruct(
         output: a new folder, not among the images.
         decodings: how many for each image.
         device: where to compute.
-        done: told the name of each image when it is done.
+        progress: told the files done or left out, and all.
 
     Raises:
         SettingError: the model has no code.
@@ -44,7 +44,7 @@ def reconstruct(
     if run.settings.keep.code == "none":
         raise SettingError("This model has no code to decode", rule="Reconstruction needs keep.code vector or grid", do="Use vlae sample")
     model = run.model(find_device(device))
-    used, left_out = make_each(run, images, output, lambda guest: _decoded(model, run, guest, decodings), done)
+    used, left_out = make_each(run, images, output, lambda guest: _decoded(model, run, guest, decodings), progress)
     return Reconstructed(used, decodings, left_out)
 
 

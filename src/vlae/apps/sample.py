@@ -40,14 +40,14 @@ def sample(
     model = run.model(find_device(device))
     like = next(model.parameters())
     each, drawn = max(1, PIXELS_AT_ONCE // (size[0] * size[1])), []
-    for first in range(0, count, each):
-        numbers = range(first, min(count, first + each))
-        noise = torch.stack([normal(model.code_shape(*size), seed, CODE, n) for n in numbers]).to(like.device, like.dtype)
-        uniforms = torch.stack([uniform((model.decoder.head.uniforms, *size), seed, n) for n in numbers]).to(like.device, like.dtype)
-        drawn += [as_pixels(x, run.facts.depth) for x in model.sample(noise, uniforms)]
-        if progress:
-            progress(len(drawn), count)
     with output_folder(output):
+        for first in range(0, count, each):
+            numbers = range(first, min(count, first + each))
+            noise = torch.stack([normal(model.code_shape(*size), seed, CODE, n) for n in numbers]).to(like.device, like.dtype)
+            uniforms = torch.stack([uniform((model.decoder.head.uniforms, *size), seed, n) for n in numbers]).to(like.device, like.dtype)
+            drawn += [as_pixels(x, run.facts.depth) for x in model.sample(noise, uniforms)]
+            if progress:
+                progress(len(drawn), count)
         for number, pixels in enumerate(drawn):
             write_png(output / f"sample-{number:04d}.png", pixels, run.facts.depth)
         write_png(output / "sheet.png", sheet(np.stack(drawn), run.facts.depth), run.facts.depth)

@@ -104,15 +104,14 @@ class VLAE(nn.Module):
     ) -> Float[Tensor, "B C H W"]:
         """Images whose unknown pixels are drawn given the known ones, which stay as they are.
 
-        A chain that draws a code given the image and the unknown pixels given the code, one turn for each entry of ``noises`` and
-        ``uniforms`` (Rezende et al. 2014, arXiv:1401.4082, appendix F); it begins with the mean of the known pixels. What lies after an
+        A chain that draws a code and then the unknown pixels given the code, one turn for each entry of ``noises`` and ``uniforms``: at first
+        a code from the prior, then codes of the image as it stands (Rezende et al. 2014, arXiv:1401.4082, appendix F). What lies after an
         unknown pixel reaches it through the code alone: a model without a code sees only the pixels before it, and draws once, with the
         last of the random numbers.
         """
-        turns = list(zip(noises, uniforms, strict=True))
-        mean = (x * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
-        filled = torch.where(known, x, mean.round())
-        for noise, chances in turns if self.encoder is not None else turns[-1:]:
-            z = None if self.encoder is None else self.posterior(filled).sample(noise).z
-            filled = self.decoder.sample(z, chances, Given(x, known))
-        return filled
+        if self.encoder is None:
+            return self.decoder.sample(None, uniforms[-1], Given(x, known))
+        drawn = self.decoder.sample(self.prior.sample(noises[0]), uniforms[0], Given(x, known))
+        for noise, chances in zip(noises[1:], uniforms[1:], strict=True):
+            drawn = self.decoder.sample(self.posterior(drawn).sample(noise).z, chances, Given(x, known))
+        return drawn

@@ -67,6 +67,7 @@ def load(settings: DataSettings, cache: Path, progress: Progress | None = None) 
     >>> len(images), images.names[2], images.pixels(2).shape, images.pixels(2).max().item()
     (20, '2.png', (4, 6, 1), 2)
     """
+    settings = settings.found
     listing = _listing(settings, cache)
     key = _key(settings, listing)
     index = _read(cache)
@@ -89,8 +90,12 @@ def reopen(settings: DataSettings, cache: Path, told: str) -> ImageSet | None:
 
 
 def fingerprint(cache: Path, images: ImageSet) -> str:
-    """What tells the images of a cache and their split from all others: a hash of the index, which holds that of the pixels, and the split."""
-    return hashlib.sha256("\n".join([sha256(cache / "index.json"), *images.split.tolist()]).encode()).hexdigest()
+    """What tells the images of a cache and their split from all others: a hash of the index, which holds that of the pixels, and the split.
+
+    When and where their files lay is no part of it.
+    """
+    index = _read_index(cache).model_copy(update={"key": ""})
+    return hashlib.sha256("\n".join([index.model_dump_json(), *images.split.tolist()]).encode()).hexdigest()
 
 
 def _listing(settings: DataSettings, cache: Path) -> Listing:
@@ -101,7 +106,8 @@ def _listing(settings: DataSettings, cache: Path) -> Listing:
             raise DataError(f"{folder} is empty", rule=rule, do="Set data.folder to the folder of your images")
         return listing
     if not folder.exists():
-        raise DataError(f"{folder} does not exist", rule=rule, do="Correct data.folder")
+        do = "Correct data.folder, or name the folder that it lies in by the environment variable VLAE_DATA"
+        raise DataError(f"{folder} does not exist", rule=rule, do=do)
     if folder.suffix.lower() != ".npz":
         raise DataError(f"{folder} is a file", rule=rule, do="Name its folder, or unpack it if it is an archive")
     if settings.manifest is not None:
@@ -126,11 +132,15 @@ def _pixel_file(cache: Path, key: str) -> Path:
 def _read(cache: Path) -> Index | None:
     """The index in the cache; None where there is none, one of another format, or one that does not fit its pixels."""
     try:
-        index = Index.model_validate_json((cache / "index.json").read_bytes())
+        index = _read_index(cache)
         whole = sha256(_pixel_file(cache, index.key)) == index.sha256
     except (OSError, ValidationError):
         return None
     return index if whole else None
+
+
+def _read_index(cache: Path) -> Index:
+    return Index.model_validate_json((cache / "index.json").read_bytes())
 
 
 def _build(settings: DataSettings, listing: Listing, cache: Path, key: str, progress: Progress | None) -> Index:

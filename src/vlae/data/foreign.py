@@ -1,6 +1,6 @@
 """Images that a finished model is shown: read one by one, in the form that it was trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,18 +21,27 @@ class Foreign(NamedTuple):
     size: tuple[int, int]
 
 
-def foreign(images: Path, form: Form, settings: DataSettings, size: tuple[int, int] | None, mask: Path | None = None) -> Iterator[Foreign | LeftOut]:
-    """Read a file, or all images below a folder; what cannot be used is told with the reason.
+def files_of(images: Path) -> dict[str, Path]:
+    """A file, or all files below a folder, by their names; none is opened.
 
-    ``size`` (height, width) is that of a model with a vector code: all images are resized to it. A ``mask`` that lies among them is no image.
     Errors: ``DataError`` where there is no file at all.
     """
     if not images.exists():
         raise DataError(f"{images} does not exist", rule="Give an image or a folder of images", do="Check the path")
-    paths = {n: f.path for n, f in list_files(images, skip=images / ".cache").files.items()} if images.is_dir() else {images.name: images}
-    if not paths:
+    files = {n: f.path for n, f in list_files(images, skip=images / ".cache").files.items()} if images.is_dir() else {images.name: images}
+    if not files:
         raise DataError(f"{images} holds no file", rule="Give an image or a folder of images", do="Check the path")
-    for name, path in paths.items():
+    return files
+
+
+def foreign(
+    files: Mapping[str, Path], form: Form, settings: DataSettings, size: tuple[int, int] | None, mask: Path | None = None
+) -> Iterator[Foreign | LeftOut]:
+    """Read the image of each file; of one that cannot be used the reason is told instead.
+
+    ``size`` (height, width) is that of a model with a vector code: all images are resized to it. A ``mask`` that lies among them is no image.
+    """
+    for name, path in files.items():
         if mask is not None and path.resolve() == mask.resolve():
             yield LeftOut(name, "the mask", harmless=True)
             continue

@@ -1,5 +1,6 @@
 """What a user can say about the images."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,10 @@ class DataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folder: Path = Field(description="A folder of images (also in the MVTec layout), or an .npz file of arrays.")
+    folder: Path = Field(
+        description="A folder of images (also in the MVTec layout), or an .npz file of arrays. A relative one that is not there is looked for "
+        "in the folder that the environment variable VLAE_DATA names."
+    )
     manifest: Path | None = Field(
         None,
         description="A CSV or JSONL file that lists the images: a column name, file or image, and optionally label, mask, lot or day, "
@@ -55,6 +59,14 @@ class DataSettings(BaseModel):
     only_label: str | None = Field(
         None, description="Train and validate on images of this label alone (good, say); the images of other labels become test images."
     )
+
+    @property
+    def found(self) -> "DataSettings":
+        """The same with the folder where it is: as given, or in that of ``VLAE_DATA``."""
+        shared = os.environ.get("VLAE_DATA")
+        if self.folder.exists() or self.folder.is_absolute() or not shared or not (Path(shared) / self.folder).exists():
+            return self
+        return self.model_copy(update={"folder": Path(shared) / self.folder})
 
     @model_validator(mode="after")
     def _agree(self) -> "DataSettings":

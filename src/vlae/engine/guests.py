@@ -1,14 +1,14 @@
 """Images from outside a run's own set, as its model sees them, and what is made of each."""
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from vlae.data import batches as data
-from vlae.data.foreign import foreign
+from vlae.data.foreign import files_of, foreign
 from vlae.data.form import Form
 from vlae.data.read import Pixels, Refused, write_png
 from vlae.data.source import LeftOut
@@ -31,14 +31,14 @@ class Guest(NamedTuple):
     size: tuple[int, int]
 
 
-def guests(run: Run, images: Path, mask: Path | None = None) -> Iterator[Guest | LeftOut]:
-    """Read a file, or all images below a folder, each in the form that the run was trained on; what cannot be used is told.
+def guests(run: Run, files: Mapping[str, Path], mask: Path | None = None) -> Iterator[Guest | LeftOut]:
+    """Read the image of each file in the form that the run was trained on; of one that cannot be used the reason is told instead.
 
     An image's number is taken from its pixels, so that its random numbers do not depend on what lies beside it.
     """
     size = run.facts.size if run.settings.keep.code == "vector" else None
     form = Form(8 if run.facts.dynamic else run.facts.depth, run.facts.colours)
-    for image in foreign(images, form, run.settings.data, size, mask):
+    for image in foreign(files, form, run.settings.data, size, mask):
         if isinstance(image, LeftOut):
             yield image
             continue
@@ -54,28 +54,28 @@ def make_each(
     images: Path,
     output: Path,
     make: Callable[[Guest], Iterator[tuple[str, Pixels]]],
-    done: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     mask: Path | None = None,
 ) -> tuple[int, tuple[LeftOut, ...]]:
     """Write ``NAME.WORD.png`` for each word and pixels that ``make`` makes of each image; of how many images, and what was left out.
 
-    Left out is also an image that ``make`` refuses (``Refused``), and one whose files cannot have their names.
+    Left out is also an image that ``make`` refuses (``Refused``), and one whose files cannot have their names. ``progress`` is told, after each
+    file, how many are done or left out, and how many there are.
 
     Raises:
         DataError: no image could be used.
         DiskError: the folder is not new, lies among the images, or cannot be written.
     """
-    used, left_out = 0, []
     check_outside(output, images)
+    files, left_out = files_of(images), []
     with output_folder(output):
-        for guest in guests(run, images, mask):
+        for number, guest in enumerate(guests(run, files, mask), start=1):
             lost = guest if isinstance(guest, LeftOut) else _write(guest, make(guest), output, run.facts.depth)
             if lost:
                 left_out.append(lost)
-                continue
-            used += 1
-            if done:
-                done(guest.name)
+            if progress:
+                progress(number, len(files))
+    used = len(files) - len(left_out)
     if not used:
         raise DataError(f"No image of {images} can be used", rule="At least one must be", found=_listed(left_out[:3]), do="Mend these or give others")
     return used, tuple(left_out)

@@ -39,6 +39,9 @@ from vlae.errors import DiskError, RunError, SettingError
 
 T = TypeVar("T")
 
+OWN_FIGURE = "metrics.json"
+"""What a model that was handed on was measured at, and how."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -79,8 +82,11 @@ class Run:
     def images(self) -> ImageSet:
         """The images that the run was made of, from its own cache: their folder may have changed since, or be gone.
 
+        A run that was handed on without its cache decodes them again, where ``data.folder`` still holds the same.
+
         Raises:
-            RunError: the cache is missing or damaged, or the images are now split otherwise.
+            RunError: the cache is damaged, or it is missing and the images are gone or others, or they are now split otherwise.
+            DataError, DiskError: there is no cache, and none can be made.
         """
         return self._images
 
@@ -93,10 +99,12 @@ class Run:
                 rule="It was made before runs kept their images, or is damaged",
                 do="Train again",
             )
+        if not (self.folder / "cache").exists():
+            cache.load(self.settings.data, self.folder / "cache")
         images = cache.reopen(self.settings.data, self.folder / "cache", told)
         if images is None:
             raise RunError(
-                f"{self.folder / 'cache'} is missing or damaged, or config.yaml splits its images otherwise than they were",
+                f"{self.folder / 'cache'} is damaged or holds other images, or config.yaml splits them otherwise than they were",
                 rule="A run keeps the images that it was made of, and their split, unchanged",
                 do="Restore the folder or train again",
             )
@@ -152,6 +160,11 @@ class Run:
         tree = read_json(path)
         check_format(path, tree)
         return tree
+
+    def own_figure(self) -> dict[str, Any] | None:
+        """What a model that was handed on was measured at; None for another run."""
+        path = self.folder / OWN_FIGURE
+        return read_json(path) if path.is_file() else None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, which hold nothing but numbers; others are damaged, and passed over."""

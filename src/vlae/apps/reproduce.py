@@ -1,0 +1,197 @@
+"""Reproduce: rows of the paper's tables from recipes, what was found beside what the paper found, and models that are handed on."""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import vlae
+from vlae.data.files import disk_errors
+from vlae.engine.results import Evaluation
+from vlae.engine.run import OWN_FIGURE, Run, new_folder, read_json, save_tensors, write_json, write_text
+from vlae.engine.settings import FORMAT, Settings, load_settings
+from vlae.errors import SettingError
+from vlae.units import nats
+
+ROOT = Path(vlae.__file__).parents[2]
+"""The clone: recipes and results lie there, beside the package."""
+RESULTS = ROOT / "results"
+
+
+class Row(NamedTuple):
+    """A row: what it is, its images (a file below ``VLAE_DATA``), importance samples, and the paper's figure in nats (4,096 samples)."""
+
+    title: str
+    images: str
+    samples: int
+    paper: float | None
+
+
+ROWS = {
+    "static-mnist": Row("Static MNIST", "mnist_static_binary.npz", 1024, 79.03),
+    "dynamic-mnist": Row("Dynamic MNIST", "mnist_gray.npz", 1024, 78.53),
+    "omniglot": Row("OMNIGLOT (other pixels than Burda's)", "omniglot_28_gray.npz", 1024, 89.83),
+    "omniglot-unconditional": Row("OMNIGLOT, the same pixels, decoder without a code", "omniglot_28_gray.npz", 1, None),
+    "caltech-101-silhouettes": Row("Caltech-101 Silhouettes", "caltech101_silhouettes_28_split1.npz", 1024, 77.36),
+}
+
+
+def row(name: str) -> Row:
+    """The row of a name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in ROWS:
+        raise SettingError(f"{name} is not a row of the tables", rule=f"Rows are {', '.join(ROWS)}", do="Name one of them, or give --table")
+    return ROWS[name]
+
+
+def settings_of(name: str, flags: Mapping[str, Any]) -> Settings:
+    """What a row is trained with: its recipe, and the flags over it.
+
+    Raises:
+        SettingError: its recipe is not there, since this is not a clone.
+    """
+    recipe = ROOT / "recipes" / f"{name}.yaml"
+    if not recipe.is_file():
+        raise SettingError(f"The recipe {recipe} is missing", rule="Rows are reproduced in a clone of the repository", do="Clone it and run there")
+    return load_settings(recipe, [], {"data.folder": row(name).images, **flags})
+
+
+def hand_on(run: Run, folder: Path) -> Run:
+    """A copy of a run without its images and what is needed to go on with it, the weights in half precision.
+
+    Whoever has the images can measure it again: they are decoded from ``data.folder`` when they are asked for.
+
+    Raises:
+        DiskError: the folder holds something, or cannot be written.
+        RunError: the run has no weights.
+    """
+    weights = dict(run.model(torch.device("cpu")).state_dict())
+    new_folder(folder)
+    for name in ("images.json", "environment.json", "config.yaml"):
+        write_text(folder / name, (run.folder / name).read_text(encoding="utf-8"))
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    save_tensors(folder / run.weights.name, halves)
+    return Run.open(folder)
+
+
+def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> dict[str, Any]:
+    """Keep what a row came to, for the table, and with the run that was measured if that was handed on.
+
+    Args:
+        name: the row's.
+        trained: the run as it was trained.
+        measured: the run as it was measured: the same, or what was handed on of it.
+        evaluation: what was measured.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    lines, environment = trained.metrics(), read_json(trained.folder / "environment.json")
+    seed = trained.settings.train.seed
+    found = {
+        "format": FORMAT,
+        "row": name,
+        "nll_nats": evaluation.nll_nats,
+        "nll_nats_se": evaluation.nll_nats_se,
+        "kl_nats": nats(evaluation.rate_bits),
+        "n_images": evaluation.n_images,
+        "importance_samples": evaluation.importance_samples,
+        "effective_samples": evaluation.effective_samples,
+        "protocol": evaluation.protocol,
+        "hours": lines[-1]["seconds"] / 3600 if lines else None,
+        "validation": curve(lines),
+        "steps": lines[-1]["step"] if lines else None,
+        "device": f"{environment['device']}, {environment['threads']} threads",
+        "seed": seed,
+        "parameters": sum(p.numel() for p in measured.model(torch.device("cpu")).parameters()),
+        "config": config_hash(trained.settings),
+        "command": f"vlae reproduce {name} --seed {seed}",
+    }
+    write_json(RESULTS / "reproduction" / f"{name}-{seed}.json", found)
+    if measured.folder != trained.folder:
+        write_json(measured.folder / OWN_FIGURE, found)
+    return found
+
+
+def curve(lines: Sequence[Mapping[str, Any]], points: int = 12) -> list[tuple[float, float]]:
+    """Hours of training, and the best validation bound by then, in nats, at a few times evenly apart.
+
+    >>> curve([{"seconds": 3600.0 * n, "best": 90.0 - n} for n in range(3)], points=2)
+    [(0.0, 90.0), (2.0, 88.0)]
+    """
+    known = [(line["seconds"] / 3600, line["best"]) for line in lines if line.get("best") is not None and math.isfinite(line["best"])]
+    return [known[n * (len(known) - 1) // max(1, points - 1)] for n in range(points)] if known else []
+
+
+def config_hash(settings: Settings) -> str:
+    """What tells one configuration from another, wherever its images lie and whatever its seed."""
+    tree = settings.model_dump(mode="json", exclude={"data": {"folder"}, "train": {"seed", "device", "max_minutes"}})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def note_run(name: str, run: Run, ended: str) -> None:
+    """Add a line to ``results/runs.csv``: every run that was trained, also those that came to nothing.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    path, lines = RESULTS / "runs.csv", run.metrics()
+    last: dict[str, Any] = lines[-1] if lines else {"step": 0, "seconds": 0.0, "best": None}
+    environment = read_json(run.folder / "environment.json")
+    values = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "row": name,
+        "config": config_hash(run.settings),
+        "seed": run.settings.train.seed,
+        "device": f"{environment['device']}, {environment['threads']} threads",
+        "hours": round(last["seconds"] / 3600, 3),
+        "steps": last["step"],
+        "best_validation_nats": last["best"],
+        "ended": ended,
+    }
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(values))
+            if new:
+                writer.writeheader()
+            writer.writerow(values)
+
+
+def table() -> list[dict[str, Any]]:
+    """What was found for every row, a line for each seed, beside what the paper found; rows without a result have none."""
+    lines: list[dict[str, Any]] = []
+    for name, known in ROWS.items():
+        said = {"row": name, "title": known.title, "paper_nats": known.paper}
+        files = sorted((RESULTS / "reproduction").glob(f"{name}-*.json"))
+        found = [tree for tree in map(read_json, files) if tree["row"] == name]
+        lines += [said | tree for tree in found] or [said]
+    return lines
+
+
+def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """The table for a person, and below it how the validation bound fell with the hours."""
+    text = [f"{'row':<24} {'nats':>14} {'paper':>6} {'KL':>5} {'K':>5} {'images':>6} {'hours':>5} {'seed':>4}  device"]
+    for line in lines:
+        paper = f"{line['paper_nats']:6.2f}" if line["paper_nats"] else " " * 6
+        if "nll_nats" not in line:
+            text.append(f"{line['row']:<24} {'not yet':>14} {paper}")
+            continue
+        figure = f"{line['nll_nats']:.2f} +- {line['nll_nats_se']:.2f}"
+        measured = f"{line['kl_nats']:5.1f} {line['importance_samples']:5} {line['n_images']:6} {line['hours']:5.1f} {line['seed']:4}"
+        text.append(f"{line['row']:<24} {figure:>14} {paper} {measured}  {line['device']}")
+    for line in lines:
+        if line.get("validation"):
+            fell = ", ".join(f"{bound:.1f} at {hours:.1f} h" for hours, bound in line["validation"])
+            text.append(f"{line['row']}, seed {line['seed']}, validation bound: {fell}")
+    return "\n".join(text)
