@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlae.core.causal import CausalNet, combine, filtered, luminance
+from vlae.core.causal import CausalNet, Gate, filtered, luminance
 from vlae.core.taps import Layer, Reads, after, reach, rectangle, stack
 from vlae.core.window import CONTEXTS
 
@@ -112,15 +112,15 @@ def test_a_fixed_layer_keeps_weights_with_their_taps():
 def test_gates_are_linear_and_residuals_are_added():
     total, residual = torch.randn(5, 6), torch.randn(5, 3)
     a, b = total.chunk(2, dim=1)
-    near(combine([total], None, None), a * torch.sigmoid(b))
-    near(combine([0.5 * total, 0.25 * total], 0.25 * total, residual), residual + a * torch.sigmoid(b))
+    near(Gate()(total, None), a * torch.sigmoid(b))
+    near(Gate()(total, residual), residual + a * torch.sigmoid(b))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_gradients_of_gates_are_those_of_their_formula(layout):
     total = torch.randn(2, 6, 4, 5).contiguous(memory_format=layout).requires_grad_()
     residual, weights = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5)
-    ours = torch.autograd.grad((combine([total], None, residual) * weights).sum(), [total, residual])
+    ours = torch.autograd.grad((Gate()(total, residual) * weights).sum(), [total, residual])
     a, b = total.split(3, dim=1)
     theirs = torch.autograd.grad(((residual + a * torch.sigmoid(b)) * weights).sum(), [total, residual])
     for one, other in zip(ours, theirs, strict=True):

@@ -3,7 +3,8 @@
 B batch, C width, H and W height and width, K channels of the image, M channels of the code map, P predicted channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from vlae.core.layers import Conv, TapConv, TapGrid, full_precision, lowered
 from vlae.core.taps import Layer, Layers, Reads
 
 Conditioning = Literal["layers", "input"]
+
+Operation = Callable[[], object]
 
 
 class Seen(NamedTuple):
@@ -52,6 +55,7 @@ class CausalNet(nn.Module):
         )
         reads_code = [code > 0 and not layer.fixed and (condition == "layers" or self._reads_context(layer)) for layer in layers]
         self.conditions = nn.ModuleDict({str(n): Conv(code, 2 * width, kernel=1) for n, reads in enumerate(reads_code) if reads})
+        self.gate = Gate()
         self.predictor = predictor
         self.prediction = nn.Parameter(torch.zeros(inputs, inputs, len(predictor.taps))) if predictor else None
 
@@ -78,7 +82,8 @@ class CausalNet(nn.Module):
         for number, layer in list(enumerate(self.layers))[len(values) - 1 :]:
             parts = [conv(values[read.source]) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
             residual = None if layer.residual is None else values[layer.residual]
-            values.append(lowered(combine(parts, self.condition(number, code), residual)))
+            total = reduce(torch.add, [*parts, *([] if (told := self.condition(number, code)) is None else [told])])
+            values.append(lowered(self.gate(total, residual)))
         if not self.layers:
             assert code is not None, "a decoder that sees nothing needs a code"
             return Seen(code, None)
@@ -115,18 +120,19 @@ def filtered(layer: Layer, values: list[Float[Tensor, "B K H W"]]) -> Float[Tens
     return total
 
 
-def combine(parts: list[Tensor], condition: Tensor | None, residual: Tensor | None) -> Tensor:
-    """A layer's value from what its reads and the code add up to: ``residual + glu(sum)``, channels in dimension 1."""
-    total = parts[0]
-    for part in [*parts[1:], *([] if condition is None else [condition])]:
-        total = total + part
-    return gated(total, residual)
+class Gate(nn.Module):
+    """A layer's value from what its reads and the code add up to: ``residual + a sigmoid(b)`` for the two halves of the sum's channels."""
 
+    def forward(self, total: Float[Tensor, "B D ..."], residual: Float[Tensor, "B C ..."] | None) -> Float[Tensor, "B C ..."]:
+        out: Tensor = _Gate.apply(total)
+        return out if residual is None else residual + out
 
-def gated(total: Tensor, residual: Tensor | None) -> Tensor:
-    """``residual + a sigmoid(b)`` for the two halves of ``total``'s channels (dimension 1)."""
-    out: Tensor = _Gate.apply(total)
-    return out if residual is None else residual + out
+    def bound(self, sums: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
+        """The same for some pixels, as operations that are repeated: they turn what ``sums`` holds by then into ``out``."""
+        shown, gate = sums.chunk(2, dim=1)
+        if residual is None:
+            return [gate.sigmoid_, partial(torch.mul, shown, gate, out=out)]
+        return [gate.sigmoid_, partial(torch.addcmul, residual, shown, gate, out=out)]
 
 
 class _Gate(torch.autograd.Function):

@@ -17,15 +17,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vlae.core.causal import CausalNet, Seen
+from vlae.core.causal import CausalNet, Operation, Seen
 from vlae.core.layers import Conv
 from vlae.core.schedule import Sweep, schedule
 from vlae.core.taps import HERE, IMAGE, Offset, Reads
 
 Write = Callable[[Seen, Float[Tensor, "N U 1 1"]], tuple[Float[Tensor, "N k 1 1"], Float[Tensor, "N K 1 1"]]]
 """From what is known about some pixels, and what was laid beside them: what to keep of them, and the image's values there."""
-
-Operation = Callable[[], object]
 
 SHUT = -1e30
 """Added to a gate outside the image: what is computed there is zero, as every tap expects it."""
@@ -354,14 +352,11 @@ class Wavefront:
                     values = torch.empty_like(values)
                     yield self.hidden.gather(self.hidden.places(read.source, [moment])[phase, part.slots].flatten(), values)
                 yield partial(sums.addmm_, values, weight)
-        shown, gate = sums.chunk(2, dim=1)
-        here, residual = self.hidden.at(phase, number + 1, part.slots), self.net.layers[number].residual
-        yield gate.sigmoid_
-        if residual is None:
-            yield partial(torch.mul, shown, gate, out=here)
-        else:
-            ago = self._moment(self.plan.lags[number + 1], residual, HERE).delay
-            yield partial(torch.addcmul, self.hidden.at(phase - ago, residual, part.slots), shown, gate, out=here)
+        source = self.net.layers[number].residual
+        residual: Tensor | None = None
+        if source is not None:
+            residual = self.hidden.at(phase - self._moment(self.plan.lags[number + 1], source, HERE).delay, source, part.slots)
+        yield from self.net.gate.bound(sums, residual, out=self.hidden.at(phase, number + 1, part.slots))
 
 
 def by_pixel(values: Float[Tensor, "N C"]) -> Float[Tensor, "N C 1 1"]:
