@@ -22,7 +22,6 @@ FORMS = list(itertools.product(NAMES, ["layers", "input"], [0, 1]))
 
 def made(name, condition="layers", pointwise=1, size=(6, 7), batch=3, code="grid"):
     """A random decoder in float32, its twin, whole codes and images."""
-    torch.set_default_dtype(torch.float32)
     real = decoder(window(name, "pixels", size), HEAD, size, code, condition, pointwise)
     z, x = code_for(real, batch, size), levels(HEAD, batch, size)
     whole = None if z is None else quantised(z)
@@ -142,7 +141,6 @@ def test_threads_do_not_matter():
 
 
 def test_what_has_no_twin_is_refused():
-    torch.set_default_dtype(torch.float32)
     for head, code, context in ((LogisticHead(256, 3, 2), "grid", "pixels"), (HEAD, "vector", "pixels"), (HEAD, "grid", "low")):
         real = decoder(window("4x2", context, (6, 7)), head, (6, 7), code)
         with pytest.raises(NotImplementedError, match="only"):

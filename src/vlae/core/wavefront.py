@@ -258,6 +258,11 @@ class Wavefront:
 
     def run(self, write: Write) -> Float[Tensor, "B k H W"]:
         """Visit every pixel once, and return what ``write`` keeps of them; later pixels rest on the values that it gives."""
+        with torch.inference_mode():  # every operation costs less so; what is returned is a tensor like any other
+            kept = self._run(write)
+        return kept[:-1].view(self.height, self.width, self.batch, -1).permute(2, 3, 0, 1).clone()
+
+    def _run(self, write: Write) -> Float[Tensor, "P Bk"]:
         for columns in (self.contexts, self.hidden):
             columns.values.zero_()
         part, begun, looked, learned = cache(self._part), cache(self._begun), cache(self._looked), cache(self._learned)
@@ -277,7 +282,7 @@ class Wavefront:
                 kept = found.new_empty(len(self.map), self.batch * found.shape[1])
             kept.index_copy_(0, pixels[0][here.slots], found.view(-1, kept.shape[1]))
         assert kept is not None
-        return kept[:-1].view(self.height, self.width, self.batch, -1).permute(2, 3, 0, 1)
+        return kept
 
     def _times(self) -> Iterator[tuple[int, dict[int, Int64[Tensor, " slots"]]]]:
         """All times, each with the pixels that the slots hold for every lag."""
