@@ -1,5 +1,6 @@
 """The twin computes whole numbers that are the same in any order and precision, close to what the decoder computes."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -8,22 +9,24 @@ import torch
 import torch.nn.functional as F
 
 from vlae.archive.coder import decode, encode
-from vlae.archive.twin import EXACT, MOST, WholeConv, WholeOut, back, quantised, twin
-from vlae.core.distributions import LogisticHead
+from vlae.archive.twin import EXACT, back, quantised, twin
+from vlae.archive.whole import MOST, WholeConv, WholeOut
+from vlae.core.distributions import BernoulliHead, LogisticHead
 from vlae.core.wavefront import Wavefront
 
 from ..core.build import code_for, decoder, levels, window
 
 HEAD = LogisticHead(256, 1, 3)
+HEADS = {"grey": HEAD, "rgb": LogisticHead(256, 3, 2), "few levels": LogisticHead(7, 1, 2), "bits": BernoulliHead()}
 NAMES = ["none", "stack2", "4x2", "5x3", "all"]
 SIZES = [(1, 1), (1, 9), (7, 1), (5, 6)]
 FORMS = list(itertools.product(NAMES, ["layers", "input"], [0, 1]))
 
 
-def made(name, condition="layers", pointwise=1, size=(6, 7), batch=3, code="grid"):
+def made(name, condition="layers", pointwise=1, size=(6, 7), batch=3, code="grid", head=HEAD):
     """A random decoder in float32, its twin, whole codes and images."""
-    real = decoder(window(name, "pixels", size), HEAD, size, code, condition, pointwise)
-    z, x = code_for(real, batch, size), levels(HEAD, batch, size)
+    real = decoder(window(name, "pixels", size), head, size, code, condition, pointwise)
+    z, x = code_for(real, batch, size), levels(head, batch, size)
     whole = None if z is None else quantised(z)
     return real, twin(real, z, x), whole, x
 
@@ -33,9 +36,23 @@ def tensors(whole, z, x):
     found = []
     hooks = [m.register_forward_hook(lambda m, given, value: found.append(value)) for m in whole.modules() if isinstance(m, WholeConv | WholeOut)]
     with torch.no_grad():
-        mixture = whole(z, x)
+        told = whole(z, x)
     [hook.remove() for hook in hooks]
-    return [*found, mixture.weights, mixture.means, mixture.scales, mixture.below(x[:, 0].long())]
+    colours = x.long().unbind(1)
+    return [*found, *(told.colour(c, colours[:c]).below(level) for c, level in enumerate(colours))]
+
+
+@pytest.mark.parametrize("head, code", list(itertools.product(HEADS, ["grid", "vector", None])))
+def test_so_it_is_for_every_head_and_code_and_its_images_come_back(head, code):
+    _, whole, z, x = made("4x2", code=code, head=HEADS[head])
+    double = tensors(copy.deepcopy(whole).double(), None if z is None else z.double(), x.double())
+    assert all(torch.equal(a.double(), b.double()) for a, b in zip(tensors(whole, z, x), double, strict=True))
+    for n in range(len(x)):
+        one = None if z is None else z[n : n + 1]
+        words = encode(whole, one, x[n : n + 1])
+        assert torch.equal(decode(whole, one, words, x.shape[2:]), x[n : n + 1])
+        bits = -whole(one, x[n : n + 1]).log_prob(x[n : n + 1]).sum().item() / np.log(2)
+        assert 32 * len(words) <= bits + 80
 
 
 @pytest.mark.parametrize("name, condition, pointwise", FORMS)
@@ -141,8 +158,8 @@ def test_threads_do_not_matter():
 
 
 def test_what_has_no_twin_is_refused():
-    for head, code, context in ((LogisticHead(256, 3, 2), "grid", "pixels"), (HEAD, "vector", "pixels"), (HEAD, "grid", "low")):
-        real = decoder(window("4x2", context, (6, 7)), head, (6, 7), code)
+    for head, context in ((LogisticHead(65536, 1, 2), "pixels"), (HEAD, "low")):
+        real = decoder(window("4x2", context, (6, 7)), head, (6, 7))
         with pytest.raises(NotImplementedError, match="only"):
             twin(real, code_for(real, 1, (6, 7)), levels(head, 1, (6, 7)))
 

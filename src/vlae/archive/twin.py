@@ -1,10 +1,7 @@
-"""The integer twin of a decoder: the same network in whole numbers, whose every sum is exact and hence the same in any order, anywhere.
+"""The integer twin of a decoder: the same network in whole numbers (``whole``), so that every sum is exact and hence the same in any order,
+anywhere. Real values are ``2^fraction`` times as large here, pixels are ``2 x - (L - 1)``, codes are multiples of ``2^-CODE_FRACTION``.
 
-Weights and values are integers held in floats. For every output ``sum |w| max|a| + |b| < 2^24``, so no partial sum is ever rounded in
-float32; sums are brought back to small integers by powers of two and rounding; what is no sum is a table (``tables``). Real values are
-``2^fraction`` times as large here, pixels are ``2 x - (L - 1)``, codes are multiples of ``2^-CODE_FRACTION``.
-
-B batch, C channels, D twice the width, N pixels, H and W height and width.
+B batch, C channels, H and W height and width.
 """
 
 import copy
@@ -18,21 +15,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlae.archive.mixture import MEAN_STEP, WholeHead, WholeMixture
-from vlae.archive.tables import elu, sigmoid, table
-from vlae.core.causal import CausalNet, Gate, Operation
+from vlae.archive.mixture import MEAN_STEP, WholeBitHead, WholeDistribution, WholeHead
+from vlae.archive.whole import MOST, WholeConv, WholeElu, WholeGate, WholeOut, WholeResBlock, WholeTaps, WholeVectorMap
+from vlae.core.causal import CausalNet, Gate
 from vlae.core.decoder import Decoder
-from vlae.core.distributions import LogisticHead
-from vlae.core.encoder import GridMap
-from vlae.core.layers import Conv, ResBlock, TapConv, Upsample
+from vlae.core.distributions import Head, LogisticHead
+from vlae.core.encoder import VectorMap
+from vlae.core.layers import Conv, Linear, ResBlock, Upsample
 from vlae.core.taps import IMAGE
 
 EXACT = 2**24
 """Below it, float32 holds every whole number."""
-MOST = 2047
-"""of values: ``|v| <= MOST``, which stands for ``MOST / 2^fraction``"""
 CODE_FRACTION, CODE_MOST = 4, 511
-GATE_FRACTION, GATE_MOST, GATE_SCALE = 5, 256, 1024
 
 
 def quantised(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -43,127 +37,6 @@ def quantised(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def back(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The code that whole numbers stand for."""
     return z / 2**CODE_FRACTION
-
-
-def lowered(sums: Tensor, shift: int | Tensor) -> Tensor:
-    """Sums in steps of ``2^-shift``, brought back to whole numbers of 1: exact but for one rounding to the nearest."""
-    return torch.mul(sums, 2.0**-shift).round_()
-
-
-class WholeConv(nn.Module):
-    """A convolution of whole numbers, or one read of a layer: ``2^scale`` times the sums of the real one.
-
-    Args:
-        convolve: how it reads its input, given weights.
-        weights, bias: whole numbers.
-        shift: by so many powers of two its sums are lowered to values; None to leave them as they are.
-    """
-
-    def __init__(self, convolve: Callable[[Tensor, Tensor, Tensor], Tensor], weights: Tensor, bias: Tensor, shift: int | None = None) -> None:
-        super().__init__()
-        self.convolve, self.shift = convolve, shift
-        self.register_buffer("w", weights)
-        self.register_buffer("b", bias)
-
-    def weight(self) -> Tensor:
-        """The weights."""
-        assert isinstance(self.w, Tensor)
-        return self.w
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert isinstance(self.b, Tensor)
-        sums = self.convolve(x, self.weight(), self.b)
-        return sums if self.shift is None else lowered(sums, self.shift).clamp_(-MOST, MOST)
-
-
-class WholeElu(nn.Module):
-    """``elu`` from a table."""
-
-    def __init__(self, fraction: int) -> None:
-        super().__init__()
-        self.register_buffer("table", table(elu, -MOST, 0, 2**fraction, 2**fraction).float())
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert isinstance(self.table, Tensor)
-        return self.table[(x.clamp(max=0) + MOST).long()] + x.clamp(min=0)
-
-
-class WholeResBlock(nn.Module):
-    """A residual block of whole numbers."""
-
-    def __init__(self, first: nn.Module, second: nn.Module, shortcut: Callable[[Tensor], Tensor], fraction: int) -> None:
-        super().__init__()
-        self.first, self.second, self.shortcut, self.elu = first, second, shortcut, WholeElu(fraction)
-
-    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
-        return (self.shortcut(x) + self.second(self.elu(self.first(self.elu(x))))).clamp(-MOST, MOST)
-
-
-class WholeGate(nn.Module):
-    """``residual + a sigmoid(b)`` of sums in steps of ``2^-scale``; the sigmoid is a table."""
-
-    def __init__(self, scale: int, fraction: int) -> None:
-        super().__init__()
-        self.to_value, self.to_gate = 2.0 ** (fraction - scale), 2.0 ** (GATE_FRACTION - scale)
-        self.register_buffer("table", table(sigmoid, -GATE_MOST, GATE_MOST, 2**GATE_FRACTION, GATE_SCALE).float())
-
-    def forward(self, total: Float[Tensor, "B D ..."], residual: Float[Tensor, "B C ..."] | None) -> Float[Tensor, "B C ..."]:
-        assert isinstance(self.table, Tensor)
-        shown, gate = total.chunk(2, dim=1)
-        opened = self.table[((gate * self.to_gate).round_().clamp_(-GATE_MOST, GATE_MOST) + GATE_MOST).long()]
-        out = (shown * self.to_value).round_().clamp_(-MOST, MOST).mul_(opened).mul_(1 / GATE_SCALE).round_()
-        return out if residual is None else out.add_(residual).clamp_(-MOST, MOST)
-
-    def bound(self, sums: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
-        """The same for some pixels, as operations that are repeated."""
-        assert isinstance(self.table, Tensor)
-        shown, gate = sums.chunk(2, dim=1)
-        places, opened = torch.empty(gate.shape, dtype=torch.long, device=sums.device), torch.empty_like(gate)
-        work: list[Operation] = [
-            partial(gate.mul_, self.to_gate),
-            gate.round_,
-            partial(gate.clamp_, -GATE_MOST, GATE_MOST),
-            partial(gate.add_, GATE_MOST),
-            partial(places.copy_, gate),
-            partial(torch.take, self.table, places, out=opened),
-            partial(shown.mul_, self.to_value),
-            shown.round_,
-            partial(shown.clamp_, -MOST, MOST),
-            partial(shown.mul_, opened),
-            partial(shown.mul_, 1 / GATE_SCALE),
-            shown.round_,
-        ]
-        if residual is None:
-            return [*work, partial(out.copy_, shown)]
-        return [*work, partial(shown.add_, residual), partial(torch.clamp, shown, -MOST, MOST, out=out)]
-
-
-class WholeTaps(WholeConv):
-    """What a layer reads of one source."""
-
-    def __init__(self, conv: TapConv, weights: Tensor, bias: Tensor) -> None:
-        super().__init__(conv.grid.convolve, weights, bias)
-        self.taps = conv.taps
-
-
-class WholeOut(nn.Module):
-    """The numbers of a head, each with a scale of its own."""
-
-    def __init__(self, weights: Tensor, bias: Tensor, scales: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("w", weights)
-        self.register_buffer("b", bias)
-        self.register_buffer("step", 2.0**-scales)
-
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O H W"]:
-        assert isinstance(self.w, Tensor) and isinstance(self.b, Tensor) and isinstance(self.step, Tensor)
-        return (F.conv2d(x, self.w[:, :, None, None], self.b) * self.step.view(1, -1, 1, 1)).round_()
-
-    def pointwise(self) -> Callable[[Tensor], Tensor]:
-        """The same for images of one pixel."""
-        assert isinstance(self.w, Tensor) and isinstance(self.b, Tensor) and isinstance(self.step, Tensor)
-        weights, bias, step = self.w.t(), self.b, self.step
-        return lambda x: torch.addmm(bias, x.view(len(x), -1), weights).mul_(step).round_().view(len(x), -1, 1, 1)
 
 
 class _Part(NamedTuple):
@@ -183,25 +56,22 @@ class Twin(Decoder):
         """Of the floats that hold its whole numbers."""
         return next(buffer for buffer in self.out.buffers()).dtype
 
-    def forward(self, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> WholeMixture:
-        return cast(WholeMixture, super().forward(z, x))
+    def forward(self, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> WholeDistribution:
+        return cast(WholeDistribution, super().forward(z, x))
 
     def image(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         return 2 * x - (self.head.levels - 1)
 
 
 @torch.no_grad()
-def twin(decoder: Decoder, z: Float[Tensor, "B K h w"] | None, x: Float[Tensor, "B C H W"]) -> Twin:
+def twin(decoder: Decoder, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> Twin:
     """The integer twin of a trained decoder, calibrated on some images and their codes: values have room for a little more than these need.
 
     Raises:
         NotImplementedError: it has a part that has no twin.
     """
-    head, code_map = decoder.head, decoder.code_map
-    if not isinstance(head, LogisticHead) or head.colours != 1 or head.levels != 256 or decoder.window.context != "pixels":
-        raise NotImplementedError("only 8-bit grey images seen as pixels")
-    if code_map is not None and not isinstance(code_map, GridMap):
-        raise NotImplementedError("only grid codes")
+    if decoder.head.levels > 256 or decoder.window.context != "pixels":
+        raise NotImplementedError("only images of at most 8 bits, seen as pixels, have a twin")
     return _Maker(_fraction(decoder, z, x)).twin(decoder)
 
 
@@ -213,7 +83,7 @@ def _fraction(decoder: Decoder, z: Tensor | None, x: Tensor) -> int:
         nonlocal largest
         largest = max(largest, value.abs().max().item())
 
-    watched = [m for part in (decoder.code_map, decoder.net) if part for m in part.modules() if isinstance(m, Conv | ResBlock | Gate)]
+    watched = [m for part in (decoder.code_map, decoder.net) if part for m in part.modules() if isinstance(m, Conv | Linear | ResBlock | Gate)]
     conditions = set(decoder.net.conditions.values())
     hooks = [module.register_forward_hook(look) for module in watched if module not in conditions]
     try:
@@ -231,17 +101,18 @@ class _Maker:
         self.fraction = fraction
 
     def twin(self, decoder: Decoder) -> Twin:
-        head, whole = decoder.head, copy.deepcopy(decoder)
-        assert isinstance(head, LogisticHead)
+        whole = copy.deepcopy(decoder)
         whole.__class__ = Twin
         assert isinstance(whole, Twin)
-        if isinstance(whole.code_map, GridMap):
+        if whole.code_map is not None:
+            if isinstance(whole.code_map, VectorMap):
+                whole.code_map.__class__ = WholeVectorMap
+                whole.code_map.elu, whole.code_map.second = WholeElu(self.fraction), self.conv(whole.code_map.second)  # type: ignore[assignment]
             whole.code_map.first = self.conv(whole.code_map.first, CODE_FRACTION, CODE_MOST)  # type: ignore[assignment]
             whole.code_map.up = nn.Sequential(*(self.module(module) for module in whole.code_map.up))
-        self.net(whole.net, head.levels)
-        shift = _prediction(whole.net, head.levels)
-        whole.head = WholeHead(head.levels, head.components, shift)  # type: ignore[assignment]
-        whole.out = self.out(whole.out, whole.head)  # type: ignore[arg-type,assignment]
+        self.net(whole.net, decoder.head.levels)
+        head = _head(decoder.head, _prediction(whole.net, decoder.head.levels))
+        whole.head, whole.out = head, self.out(whole.out, head)  # type: ignore[assignment]
         return whole.requires_grad_(False)
 
     def module(self, module: nn.Module) -> nn.Module:
@@ -258,13 +129,14 @@ class _Maker:
             return WholeResBlock(self.conv(module.first), self.conv(module.second), shortcut, self.fraction)
         raise NotImplementedError(f"{type(module).__name__} has no twin")
 
-    def conv(self, conv: Conv, fraction: int | None = None, most: int = MOST) -> WholeConv:
-        """A convolution whose input has its own ``fraction`` and ``most``, and whose output is values."""
+    def conv(self, conv: Conv | Linear, fraction: int | None = None, most: int = MOST) -> WholeConv:
+        """A convolution, or a linear map, whose input has its own ``fraction`` and ``most``, and whose output is values."""
         given = self.fraction if fraction is None else fraction
         weights, bias = conv.weight().double(), conv.b.double()
         scale = _largest(lambda s: _bound(weights * 2.0 ** (s - given), most) + (bias * 2.0**s).round().abs())
         whole = (weights * 2.0 ** (scale - given)).round().float(), (bias * 2.0**scale).round().float()
-        return WholeConv(partial(_convolved, stride=conv.stride, padding=conv.padding), *whole, scale - self.fraction)
+        maps = F.linear if isinstance(conv, Linear) else partial(_convolved, stride=conv.stride, padding=conv.padding)
+        return WholeConv(maps, *whole, scale - self.fraction)
 
     def net(self, net: CausalNet, levels: int) -> None:
         """Turn a causal network into whole numbers: all its layers have sums of one scale."""
@@ -290,13 +162,17 @@ class _Maker:
             parts.append(_Part(condition.weight().double(), condition.b.double(), 2.0**-self.fraction, MOST))
         return parts
 
-    def out(self, out: Conv, head: WholeHead) -> WholeOut:
+    def out(self, out: Conv, head: WholeHead | WholeBitHead) -> WholeOut:
         """The last layer: each of its numbers has a scale of its own."""
         factors, offsets = torch.tensor(head.rows(), dtype=torch.float64).unbind(1)
         weights, bias = out.weight().double().flatten(1) * factors.unsqueeze(1) * 2.0**-self.fraction, out.b.double() * factors + offsets
         parts = [_Part(w.unsqueeze(0), b.unsqueeze(0), 1.0, MOST) for w, b in zip(weights, bias, strict=True)]
         scales = torch.tensor([_largest(partial(_layer_bound, [part])) for part in parts], dtype=torch.float64)
         return WholeOut((weights * 2.0 ** scales.unsqueeze(1)).round().float(), (bias * 2.0**scales).round().float(), scales.float())
+
+
+def _head(head: Head, prediction_shift: int) -> WholeHead | WholeBitHead:
+    return WholeHead(head.levels, head.colours, head.components, prediction_shift) if isinstance(head, LogisticHead) else WholeBitHead()
 
 
 def _prediction(net: CausalNet, levels: int) -> int:

@@ -175,7 +175,7 @@ class Wavefront:
 
     def __init__(self, net: CausalNet, code: Float[Tensor, "B M H W"] | None, beside: Float[Tensor, "B U H W"]) -> None:
         self.net, self.plan = net, schedule(net.layers, net.predictor)
-        self.like = next(net.parameters()).detach()
+        self.like = next(conv.b for convs in net.convs for conv in convs).detach()
         self.batch, self.height, self.width = len(beside), *beside.shape[2:]
         self.known = 0 if code is None else code.shape[1]
         self.map = self._told(code, beside)
