@@ -208,6 +208,7 @@ def reproduce(
 ) -> None:
     """Train and measure a row of the paper's tables from its recipe. VLAE_DATA names the folder of the images."""
     from vlae.apps import reproduce as rows
+    from vlae.apps import train as trainer
 
     if table:
         lines = rows.table()
@@ -215,8 +216,14 @@ def reproduce(
         return
     row, folder = rows.row(name or ""), output or Path("runs") / "reproduce" / f"{name}-{seed}"
     settings = rows.settings_of(str(name), {"train.seed": seed, "train.device": device, "train.max_minutes": max_minutes})
-    run, why = _begun_or_gone_on(folder, settings, max_minutes)
-    rows.note_run(str(name), run, why)
+    rows.check_folders(zoo)
+    run = _begun_or_gone_on(folder, settings)
+    rows.check_same(run, settings)
+    before = len(run.metrics())
+    with _Bar() as bar:
+        why = trainer.train(run, bar.show)
+    if len(run.metrics()) > before:
+        rows.note_run(str(name), run, why)
     if why in UNFINISHED:
         show({"run": str(folder), "ended": why}, as_json, f"Stopped ({why}); nothing is lost. The same command goes on with {folder}")
         raise typer.Exit(INTERRUPTED if why == "interrupted" else 0)
@@ -228,17 +235,14 @@ def reproduce(
     show(found, as_json, f"{name}: {found['nll_nats']:.2f} +- {found['nll_nats_se']:.2f} nats ({found['protocol']})")
 
 
-def _begun_or_gone_on(folder: Path, settings: Any, max_minutes: float | None) -> tuple[Any, str]:
-    """A run of these settings in a folder, begun or gone on with, and why its training ended."""
+def _begun_or_gone_on(folder: Path, settings: Any) -> Any:
+    """A run of these settings in a folder, or the one that is there, to be gone on with."""
     from vlae.apps import train as trainer
 
     if (folder / "config.yaml").is_file():
-        run = trainer.resume(folder, [f"train.max_minutes={max_minutes or 'null'}"])
-    else:
-        with counting("Decoding") as decoding:
-            run = trainer.prepare(settings, folder, decoding)
-    with _Bar() as bar:
-        return run, trainer.train(run, bar.show)
+        return trainer.resume(folder, [f"train.max_minutes={settings.train.max_minutes or 'null'}", f"train.device={settings.train.device}"])
+    with counting("Decoding") as decoding:
+        return trainer.prepare(settings, folder, decoding)
 
 
 @app.command()

@@ -91,14 +91,68 @@ def test_other_images_are_not_taken_for_those_of_a_model(clone: Path) -> None:
     np.savez("data/mnist_static_binary.npz", **arrays | {"test": ~arrays["test"]})
     code, said = vlae("evaluate", clone / "zoo")
     assert code == 4 and "holds other images" in said and "Traceback" not in said
+    np.savez("data/mnist_static_binary.npz", **arrays)
+    assert vlae("evaluate", clone / "zoo")[0] == 0, "with its own images it heals"
+
+
+def test_what_is_handed_on_is_not_trained_over(clone: Path) -> None:
+    assert vlae("reproduce", "static-mnist", "--zoo", clone / "zoo")[0] == 0
+    before = (clone / "zoo" / "weights.safetensors").read_bytes()
+    code, said = vlae("train", "--resume", clone / "zoo")
+    assert code == 4 and "handed on" in said and (clone / "zoo" / "weights.safetensors").read_bytes() == before
 
 
 def test_a_row_is_gone_on_with_and_a_stop_is_no_result(clone: Path) -> None:
     code, said = vlae("reproduce", "static-mnist", "--max-minutes", 1e-9, "-o", clone / "run")
-    assert code == 0 and "goes on" in said and not (clone / "results" / "reproduction").exists()
+    assert code == 0 and "goes on" in said and not list((clone / "results" / "reproduction").iterdir())
     assert vlae("reproduce", "static-mnist", "-o", clone / "run")[0] == 0
     ended = [line["ended"] for line in csv.DictReader((clone / "results" / "runs.csv").read_text().splitlines())]
     assert ended == ["minutes", "done"] and (clone / "results" / "reproduction" / "static-mnist-0.json").is_file()
+
+
+def test_results_that_are_damaged_or_lack_numbers(clone: Path) -> None:
+    kept = clone / "results" / "reproduction"
+    assert vlae("reproduce", "static-mnist")[0] == 0
+    found = json.loads((kept / "static-mnist-0.json").read_text())
+    (kept / "static-mnist-1.json").write_text(json.dumps(found | {"nll_nats_se": None, "hours": None, "seed": 1}))
+    code, said = vlae("reproduce", "--table")
+    assert code == 0 and " +- - " in said
+    for text in ("[]", "{", '{"format": 99}'):
+        (kept / "static-mnist-2.json").write_text(text)
+        code, said = vlae("reproduce", "--table")
+        assert code in (0, 4) and "Traceback" not in said
+
+
+def test_results_that_cannot_be_written_are_told_before_the_training(clone: Path) -> None:
+    (clone / "results").write_text("a file")
+    code, said = vlae("reproduce", "static-mnist")
+    assert code == 6 and "results cannot be written" in said and not (clone / "runs").exists()
+
+
+def test_a_measurement_is_gone_on_with_and_nothing_is_noted_twice(clone: Path) -> None:
+    for _ in range(2):
+        code, said = vlae("reproduce", "static-mnist", "--zoo", clone / "zoo")
+        assert code == 0, said
+    assert len((clone / "results" / "runs.csv").read_text().splitlines()) == 2
+    code, said = vlae("reproduce", "static-mnist", "--seed", 1, "--zoo", clone / "zoo")
+    assert code == 6 and "is not empty" in said and (clone / "runs" / "reproduce" / "static-mnist-1" / "weights.safetensors").is_file()
+    code, said = vlae("reproduce", "static-mnist", "--seed", 2, "-o", clone / "runs" / "reproduce" / "static-mnist-0")
+    assert code == 4 and "begun with other settings" in said
+
+
+def test_a_full_zoo_folder_is_refused_before_the_training(clone: Path) -> None:
+    (clone / "zoo").mkdir()
+    (clone / "zoo" / "letter.txt").write_text("mine")
+    code, said = vlae("reproduce", "static-mnist", "--zoo", clone / "zoo")
+    assert code == 6 and "is not empty" in said and not (clone / "runs").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1, "importance_samples": "many"}', '{"format": 99}'])
+def test_a_figure_that_is_damaged_is_told(clone: Path, text: str) -> None:
+    assert vlae("reproduce", "static-mnist", "--zoo", clone / "zoo")[0] == 0
+    (clone / "zoo" / "metrics.json").write_text(text)
+    code, said = vlae("evaluate", clone / "zoo")
+    assert code == 4 and "metrics.json" in said and "Traceback" not in said
 
 
 def test_what_cannot_be_reproduced_is_told(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Whole mixtures: frequencies that add up, rise strictly, and are those of the float mixture but for rounding."""
 
 import math
-from decimal import Decimal
+from decimal import Decimal, localcontext
 
 import pytest
 import torch
@@ -78,6 +78,12 @@ def test_weights_are_those_of_a_softmax_and_never_too_many():
     found = whole_weights(logits)
     assert (found.sum(1) <= 2**WEIGHT_BITS).all()
     assert (found / 2**WEIGHT_BITS - torch.softmax(logits / 16, 1)).abs().max() < 1e-3
+
+
+def test_tables_do_not_depend_on_the_callers_context():
+    with localcontext(prec=4):
+        rough = table(sigmoid, -300, 299, 32, 10_000)
+    assert torch.equal(rough, table(sigmoid, -300, 300, 32, 10_000)[:-1])
 
 
 @pytest.mark.parametrize(

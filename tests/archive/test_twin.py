@@ -164,6 +164,20 @@ def test_what_has_no_twin_is_refused():
             twin(real, code_for(real, 1, (6, 7)), levels(head, 1, (6, 7)))
 
 
+@pytest.mark.parametrize("times", [10.0, 1e4, 1e10])
+def test_weights_of_any_size_give_an_exact_twin_or_are_refused(times):
+    real, _, z, x = made("stack2")
+    for name, weights in real.named_parameters():
+        if name.endswith(".g"):
+            weights.data.mul_(times)
+    try:
+        whole = twin(real, back(z), x)
+    except ValueError as refused:
+        assert times > 100 and "too large" in str(refused)
+    else:
+        assert torch.equal(decode(whole, z[:1], encode(whole, z[:1], x[:1]), x.shape[2:]), x[:1])
+
+
 def test_a_convolution_reads_as_torch_does():
     conv = WholeConv(lambda x, w, b: F.conv2d(x, w, b, padding=1), torch.randint(-9, 9, (4, 2, 3, 3)).float(), torch.randint(-9, 9, (4,)).float())
     x = torch.randint(-99, 99, (2, 2, 5, 6)).float()

@@ -20,6 +20,7 @@ NAMED = {
     "7x1": rectangle(7, 1),
     "1x2": rectangle(1, 2),
     "all": everything(4, 5),
+    "7x4": rectangle(7, 4),
 }
 SIZES = [(1, 1), (1, 7), (6, 1), (2, 9), (5, 6), (9, 2)]
 
@@ -77,11 +78,13 @@ def test_a_wavefront_can_run_again():
             near(front.run(lambda seen, beside: (seen.features, beside)), parallel)
 
 
-@pytest.mark.parametrize("name, size", [("stack", (30, 4)), ("4x2", (4, 30)), ("5x3", (15, 15)), ("all", (7, 9))], ids=str)
+@pytest.mark.parametrize(
+    "name, size", [("stack", (30, 4)), ("stack", (10, 1)), ("4x2", (4, 30)), ("5x3", (15, 15)), ("7x4", (9, 2)), ("all", (7, 9))], ids=str
+)
 def test_rows_hand_on_their_slots_whole_or_a_few_at_a_time(name, size):
     """Far more rows than can be under way at once, or fewer, in a batch that works on every slot by itself."""
     net = randomise(CausalNet(after(CONTEXTS["low"], NAMED[name]), inputs=1, width=3, code=2))
-    for batch in (1, 40):
+    for batch in (1, 70):
         check(net, torch.randn(batch, 1, *size), torch.randn(batch, 2, *size))
 
 

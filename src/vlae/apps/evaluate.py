@@ -55,7 +55,7 @@ def evaluate(
     images, model = run.images(), run.model(find_device(device))
     numbers = chosen(images, split, limit)
     if samples is None:
-        samples = int((run.own_figure() or {"importance_samples": 1})["importance_samples"])
+        samples = run.own_samples()
     _check_samples(run, samples)
     run.check_results()
     seed = run.settings.train.seed

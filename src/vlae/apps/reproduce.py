@@ -14,9 +14,9 @@ import torch
 import vlae
 from vlae.data.files import disk_errors
 from vlae.engine.results import Evaluation
-from vlae.engine.run import OWN_FIGURE, Run, new_folder, read_json, save_tensors, write_json, write_text
+from vlae.engine.run import OWN_FIGURE, Run, check_format, new_folder, read_json, save_tensors, write_json, write_text
 from vlae.engine.settings import FORMAT, Settings, load_settings
-from vlae.errors import SettingError
+from vlae.errors import RunError, SettingError
 from vlae.units import nats
 
 ROOT = Path(vlae.__file__).parents[2]
@@ -68,19 +68,53 @@ def settings_of(name: str, flags: Mapping[str, Any]) -> Settings:
 def hand_on(run: Run, folder: Path) -> Run:
     """A copy of a run without its images and what is needed to go on with it, the weights in half precision.
 
-    Whoever has the images can measure it again: they are decoded from ``data.folder`` when they are asked for.
+    Whoever has the images can measure it again: they are decoded from ``data.folder`` when they are asked for. What was handed on before
+    is taken as it is.
 
     Raises:
-        DiskError: the folder holds something, or cannot be written.
+        DiskError: the folder holds something else, or cannot be written.
         RunError: the run has no weights.
     """
     weights = dict(run.model(torch.device("cpu")).state_dict())
+    if (folder / run.weights.name).is_file() and _same(Run.open(folder), weights):
+        return Run.open(folder)
     new_folder(folder)
     for name in ("images.json", "environment.json", "config.yaml"):
         write_text(folder / name, (run.folder / name).read_text(encoding="utf-8"))
     halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     save_tensors(folder / run.weights.name, halves)
     return Run.open(folder)
+
+
+def _same(handed_on: Run, weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a model has these weights, in half precision."""
+    found = handed_on.model(torch.device("cpu")).state_dict()
+    return set(found) == set(weights) and all(torch.equal(value, weights[name].half().to(value.dtype)) for name, value in found.items())
+
+
+def check_folders(folder: Path | None) -> None:
+    """Refuse, before anything is trained, results that cannot be written, and a folder for the model that holds something else.
+
+    Raises:
+        DiskError: it is so.
+    """
+    with disk_errors(RESULTS):
+        (RESULTS / "reproduction").mkdir(parents=True, exist_ok=True)
+    if folder is not None and not (folder / "config.yaml").is_file():
+        new_folder(folder)
+
+
+def check_same(run: Run, settings: Settings) -> None:
+    """Refuse to go on with a run as if it had these settings.
+
+    Raises:
+        RunError: it was begun with others.
+    """
+    tree = {"train": {"seed", "batch", "steps"}, "keep": {"window", "code"}}
+    found, asked = (x.model_dump(mode="json", include=tree) for x in (run.settings, settings))
+    if found != asked or run.settings.data.folder != settings.data.folder:
+        rule, do = "A run is gone on with as it was begun", "Name another folder with --output"
+        raise RunError(f"{run.folder} was begun with other settings", rule=rule, found=found, do=do)
 
 
 def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> dict[str, Any]:
@@ -123,13 +157,13 @@ def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> di
 
 
 def curve(lines: Sequence[Mapping[str, Any]], points: int = 12) -> list[tuple[float, float]]:
-    """Hours of training, and the best validation bound by then, in nats, at a few times evenly apart.
+    """Hours of training, and the best validation bound by then, in nats, at a few steps about evenly apart.
 
     >>> curve([{"seconds": 3600.0 * n, "best": 90.0 - n} for n in range(3)], points=2)
     [(0.0, 90.0), (2.0, 88.0)]
     """
     known = [(line["seconds"] / 3600, line["best"]) for line in lines if line.get("best") is not None and math.isfinite(line["best"])]
-    return [known[n * (len(known) - 1) // max(1, points - 1)] for n in range(points)] if known else []
+    return [known[n] for n in sorted({k * (len(known) - 1) // max(1, points - 1) for k in range(points)})] if known else []
 
 
 def config_hash(settings: Settings) -> str:
@@ -174,9 +208,19 @@ def table() -> list[dict[str, Any]]:
     for name, known in ROWS.items():
         said = {"row": name, "title": known.title, "paper_nats": known.paper}
         files = sorted((RESULTS / "reproduction").glob(f"{name}-*.json"))
-        found = [tree for tree in map(read_json, files) if tree["row"] == name]
+        found = [tree for tree in map(_read, files) if tree.get("row") == name]
         lines += [said | tree for tree in found] or [said]
     return lines
+
+
+def _read(path: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = read_json(path)
+    check_format(path, tree)
+    return tree
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -187,8 +231,9 @@ def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
         if "nll_nats" not in line:
             text.append(f"{line['row']:<24} {'not yet':>14} {paper}")
             continue
-        figure = f"{line['nll_nats']:.2f} +- {line['nll_nats_se']:.2f}"
-        measured = f"{line['kl_nats']:5.1f} {line['importance_samples']:5} {line['n_images']:6} {line['hours']:5.1f} {line['seed']:4}"
+        figure = f"{_number(line['nll_nats'], 2)} +- {_number(line['nll_nats_se'], 2)}"
+        measured = f"{_number(line['kl_nats'], 1):>5} {line['importance_samples']:5} {line['n_images']:6} "
+        measured += f"{_number(line['hours'], 1):>5} {line['seed']:4}"
         text.append(f"{line['row']:<24} {figure:>14} {paper} {measured}  {line['device']}")
     for line in lines:
         if line.get("validation"):

@@ -35,7 +35,7 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
         return _await(folder)
     find_device(settings.train.device)
     check_trackers(settings.train.track)
-    check_outside(folder, settings.data.folder)
+    check_outside(folder, settings.data.found.folder)
     existed = folder.exists()
     new_folder(folder)
     try:
@@ -119,6 +119,9 @@ def resume(folder: Path, overrides: Sequence[str]) -> Run:
         RunError: the folder is no run, or something else is to be changed.
     """
     run = Run.open(folder)
+    if run.weights.is_file() and not (folder / "state").is_dir():
+        rule, do = "It was handed on without what is needed to go on", "Train a new run, or resume the one that it was made of"
+        raise RunError(f"{folder} cannot be gone on with", rule=rule, do=do)
     for override in overrides:
         if override.partition("=")[0] not in ("train.max_minutes", "train.device"):
             raise RunError(f"{override} cannot be changed in a resumed run", rule="Only train.max_minutes and train.device can", do="Train a new run")

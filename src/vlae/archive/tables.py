@@ -1,6 +1,7 @@
 """Tables of integers for what networks do besides sums: made of decimal arithmetic, which is the same on every machine.
 
-A float's exponential may differ in the last bit from one library to the next, and with it the rounding of a table's entry.
+A float's exponential may differ in the last bit from one library to the next, and with it the rounding of a table's entry. Nothing here
+depends on the caller's own decimal context.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ def exp(x: Decimal) -> Decimal:
 
 def sigmoid(x: Decimal) -> Decimal:
     """``1 / (1 + exp(-x))``."""
-    return _EXACT.divide(Decimal(1), _EXACT.add(Decimal(1), exp(-x)))
+    return _EXACT.divide(Decimal(1), _EXACT.add(Decimal(1), exp(_EXACT.minus(x))))
 
 
 def elu(x: Decimal) -> Decimal:
@@ -36,5 +37,5 @@ def table(function: Callable[[Decimal], Decimal], first: int, last: int, step: i
     >>> table(sigmoid, -2, 2, step=1, scale=1000).tolist()
     [119, 269, 500, 731, 881]
     """
-    values = (_EXACT.multiply(Decimal(scale), function(Decimal(i) / step)) for i in range(first, last + 1))
-    return torch.tensor([int(v.to_integral_value(ROUND_HALF_EVEN)) for v in values])
+    values = (_EXACT.multiply(Decimal(scale), function(_EXACT.divide(Decimal(i), Decimal(step)))) for i in range(first, last + 1))
+    return torch.tensor([int(_EXACT.to_integral_value(v)) for v in values])

@@ -69,6 +69,7 @@ def twin(decoder: Decoder, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> Twi
 
     Raises:
         NotImplementedError: it has a part that has no twin.
+        ValueError: its values or weights are too large for whole numbers.
     """
     if decoder.head.levels > 256 or decoder.window.context != "pixels":
         raise NotImplementedError("only images of at most 8 bits, seen as pixels, have a twin")
@@ -91,7 +92,9 @@ def _fraction(decoder: Decoder, z: Tensor | None, x: Tensor) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return math.floor(math.log2(MOST / (1.25 * largest)))
+    if not math.isfinite(largest):
+        raise ValueError("the decoder's values are not finite, or too large for whole numbers")
+    return max(0, math.floor(math.log2(MOST / (1.25 * largest))))  # what is too large for that is cut off
 
 
 class _Maker:
@@ -200,4 +203,7 @@ def _layer_bound(parts: Sequence[_Part], scale: int) -> Tensor:
 
 def _largest(bound: Callable[[int], Tensor]) -> int:
     """The largest scale at which every sum is exact."""
-    return next(scale for scale in range(30, -30, -1) if (bound(scale) < EXACT).all())
+    for scale in range(30, -30, -1):
+        if (bound(scale) < EXACT).all():
+            return scale
+    raise ValueError("the decoder's weights are too large for whole numbers")

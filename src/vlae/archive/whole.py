@@ -93,11 +93,12 @@ class WholeGate(nn.Module):
         out = (shown * self.to_value).round_().clamp_(-MOST, MOST).mul_(opened).mul_(1 / GATE_SCALE).round_()
         return out if residual is None else out.add_(residual).clamp_(-MOST, MOST)
 
-    def bound(self, sums: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
+    def bound(
+        self, shown: Float[Tensor, "N C"], gate: Float[Tensor, "N C"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]
+    ) -> list[Operation]:
         """The same for some pixels, as operations that are repeated."""
         assert isinstance(self.table, Tensor)
-        shown, gate = sums.chunk(2, dim=1)
-        places, opened = torch.empty(gate.shape, dtype=torch.long, device=sums.device), torch.empty_like(gate)
+        places, opened = torch.empty(gate.shape, dtype=torch.long, device=gate.device), torch.empty_like(gate)
         work: list[Operation] = [
             partial(gate.mul_, self.to_gate),
             gate.round_,

@@ -127,9 +127,10 @@ class Gate(nn.Module):
         out: Tensor = _Gate.apply(total)
         return out if residual is None else residual + out
 
-    def bound(self, sums: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
-        """The same for some pixels, as operations that are repeated: they turn what ``sums`` holds by then into ``out``."""
-        shown, gate = sums.chunk(2, dim=1)
+    def bound(
+        self, shown: Float[Tensor, "N C"], gate: Float[Tensor, "N C"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]
+    ) -> list[Operation]:
+        """The same for some pixels, as operations that are repeated: they turn what the halves of the sum hold by then into ``out``."""
         if residual is None:
             return [gate.sigmoid_, partial(torch.mul, shown, gate, out=out)]
         return [gate.sigmoid_, partial(torch.addcmul, residual, shown, gate, out=out)]

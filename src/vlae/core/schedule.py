@@ -79,10 +79,17 @@ class Sweep:
         return torch.where(inside, row * self.width + column, self.height * self.width)
 
     def stretch(self, time: int, step: int) -> tuple[int, int]:
-        """The slots of the rows that run at a time, rounded to multiples of ``step``."""
+        """The slots of the rows that run at a time, rounded to multiples of ``step``; none where the image is narrower than the slope."""
         first = max(0, -((self.width - 1 + self.late - time) // self.plan.slope))
         last = min(self.height - 1, (time - self.early) // self.plan.slope)
+        if first > last:
+            return 0, 0
         if first // self.slots != last // self.slots:
             return 0, self.slots
         low, high = first % self.slots // step * step, -(-(last % self.slots + 1) // step) * step
         return low, min(high, self.slots)
+
+    def left(self, low: int, depth: int, step: int) -> list[slice]:
+        """The slots that may have been left by rows within the last ``depth`` times, where those in use begin at ``low``."""
+        first = low - min(self.slots, -(-depth // self.plan.slope) + step)
+        return [slice(max(0, first), low), slice(self.slots + min(0, first), self.slots)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, groupby
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -53,19 +53,27 @@ class _Columns:
         """One source in some slots at a time."""
         return self.values[time % self.depth, source - self.sources.start, slots].flatten(0, 1)
 
-    def blanked(self, phase: int, but: slice) -> list[Operation]:
-        """Forget a column but for some slots: there it is written anew."""
-        parts = self.values[phase, :, : but.start], self.values[phase, :, but.stop :]
+    def all_at(self, phase: int, slots: slice) -> tuple[Float[Tensor, "N C"], ...]:
+        """Every source in some slots at a time."""
+        return self.values[phase, :, slots].flatten(1, 2).unbind()
+
+    def blanked(self, phase: int, left: list[slice]) -> list[Operation]:
+        """Forget a column in the slots that were left: in the others it is written anew."""
+        parts = [self.values[phase, :, slots] for slots in left]
         return [part.zero_ for part in parts if part.numel()]
 
-    def places(self, source: int, moments: Sequence[_Moment]) -> Int64[Tensor, "depth slots B T"]:
-        """Where the moments of a source stand among the rows of ``values``, for every time and slot."""
+    def offsets(self, source: int, moments: Sequence[_Moment]) -> Int64[Tensor, "depth 1 T"]:
+        """Where the columns of the moments of a source begin among the rows of ``values``, for every time."""
         _, sources, slots, batch, _ = self.values.shape
-        di, delay = torch.tensor(moments).unbind(1)
+        delay = torch.tensor([moment.delay for moment in moments])
         column = (torch.arange(self.depth).unsqueeze(1) - delay).remainder(self.depth) * sources + source - self.sources.start
-        slot = (torch.arange(slots).unsqueeze(1) + di).remainder(slots)
-        image = torch.arange(batch).unsqueeze(1)
-        return ((column[:, None, None] * slots + slot[None, :, None]) * batch + image).to(self.values.device)
+        return (column * (slots * batch)).unsqueeze(1).to(self.values.device)
+
+    def rows(self, moments: Sequence[_Moment]) -> Int64[Tensor, "slotsB T"]:
+        """Where the moments of each slot and image stand in a column."""
+        _, _, slots, batch, _ = self.values.shape
+        slot = (torch.arange(slots).unsqueeze(1) + torch.tensor([moment.di for moment in moments])).remainder(slots)
+        return (slot.unsqueeze(1) * batch + torch.arange(batch).unsqueeze(1)).flatten(0, 1).to(self.values.device)
 
     def gather(self, places: Int64[Tensor, " P"], out: Float[Tensor, "P C"]) -> Operation:
         """Take what stands there."""
@@ -93,16 +101,17 @@ class _Gathering:
     """Reads with the same taps of sources of one width, for evenly spaced readers: one gathering and one product for all of them."""
 
     def __init__(self, columns: _Columns, reads: list[_Read]) -> None:
-        self.columns = columns
-        self.places = torch.stack([columns.places(read.source, read.moments) for read in reads], dim=1)
-        self.gathered = columns.values.new_empty(self.places[0].numel(), columns.values.shape[-1])
+        self.columns, moments = columns, reads[0].moments
+        self.offsets = torch.stack([columns.offsets(read.source, moments) for read in reads], dim=1)
+        self.rows = columns.rows(moments)
+        self.gathered = columns.values.new_empty(len(reads) * self.rows.numel(), columns.values.shape[-1])
         self.weight = torch.stack([torch.cat(read.weights) for read in reads])
         readers = [read.reader for read in reads]
         self.readers = slice(readers[0], readers[-1] + 1, readers[1] - readers[0] if len(readers) > 1 else 1)
 
-    def bound(self, sums: Float[Tensor, "L N D"], time: int, slots: slice) -> list[Operation]:
+    def bound(self, sums: Float[Tensor, "L N D"], phase: int, pixels: slice) -> list[Operation]:
         """Add what is read at a time to the sums of the readers."""
-        places = self.places[time % self.columns.depth, :, slots].flatten()
+        places = (self.offsets[phase] + self.rows[pixels]).flatten()
         gathered = self.gathered[: len(places)]
         read = gathered.view(len(self.weight), sums.shape[1], -1)
         return [self.columns.gather(places, gathered), partial(sums[self.readers].baddbmm_, read, self.weight)]
@@ -150,15 +159,13 @@ class _Part:
     """The slots in use at a time, and what is worked on there, whatever the time."""
 
     slots: slice
+    pixels: slice
+    """the same, image by image"""
     told: dict[int, _Told]
     """for each lag"""
     sums: list[Float[Tensor, "_ N D"]]
     """for each team"""
     predicted: Float[Tensor, "1 N K"] | None
-    seen: list[Seen]
-    """for each column of the learned layers' memory"""
-    image: list[Float[Tensor, "N K"]]
-    """for each column of the contexts' memory"""
 
 
 class Wavefront:
@@ -265,19 +272,28 @@ class Wavefront:
     def _run(self, write: Write) -> Float[Tensor, "P Bk"]:
         for columns in (self.contexts, self.hidden):
             columns.values.zero_()
-        part, begun, looked, learned = cache(self._part), cache(self._begun), cache(self._looked), cache(self._learned)
+        # What is bound is kept where it comes again: with a window that reaches across the image it does not.
+        again = 8 * max(self.hidden.depth, self.contexts.depth) < len(self.sweep.times)
+        keep: Callable[[Any], Any] = cache if again else lambda bind: bind
+        part, begun, looked, learned = cache(self._part), keep(self._begun), keep(self._looked), keep(self._learned)
+        seen, image = keep(self._seen), keep(self._image)
         kept: Tensor | None = None
         for time, pixels in self._times():
-            here = part(*self.sweep.stretch(time, self.step))
+            memory, context = time % self.hidden.depth, time % self.contexts.depth
+            low, high = self.sweep.stretch(time, self.step)
+            if low == high:  # nothing is there
+                self.hidden.values[memory].zero_()
+                self.contexts.values[context].zero_()
+                continue
+            here = part(low, high)
             for lag, told in here.told.items():
                 torch.index_select(self.map, 0, pixels[lag][here.slots], out=told.pixels)
-            memory, context = time % self.hidden.depth, time % self.contexts.depth
             for operation in chain(begun(memory, here), looked(context, here), learned(memory, here)):
                 operation()
             if time < 0:
                 continue
-            found, values = write(here.seen[memory], here.told[0].beside)
-            torch.mul(values.flatten(1), here.told[0].inside, out=here.image[context])
+            found, values = write(seen(memory, here), here.told[0].beside)
+            torch.mul(values.flatten(1), here.told[0].inside, out=image(context, here))
             if kept is None:
                 kept = found.new_empty(len(self.map), self.batch * found.shape[1])
             kept.index_copy_(0, pixels[0][here.slots], found.view(-1, kept.shape[1]))
@@ -294,14 +310,28 @@ class Wavefront:
                 yield time, {lag: rows[n] for lag, rows in zip(lags, pixels, strict=True)}
 
     def _part(self, low: int, high: int) -> _Part:
-        slots, count = slice(low, high), (high - low) * self.batch
+        count = (high - low) * self.batch
         told = {lag: self._told_there(high - low) for lag in sorted({0, *self.plan.lags})}
-        predicted = self.predicted[:, :count] if self.prediction else None
-        last = self.plan.lags[-1], len(self.net.layers)
-        features = [self.hidden.at(phase + last[0], last[1], slots) for phase in range(self.hidden.depth)]
-        seen = [Seen(by_pixel(f), None if predicted is None else by_pixel(predicted[0])) for f in features]
-        image = [self.contexts.at(phase, IMAGE, slots) for phase in range(self.contexts.depth)]
-        return _Part(slots, told, [team.sums[:, :count] for team in self.teams], predicted, seen, image)
+        sums = [self._scratch(team.sums, count) for team in self.teams]
+        return _Part(
+            slice(low, high),
+            slice(low * self.batch, high * self.batch),
+            told,
+            sums,
+            self._scratch(self.predicted, count) if self.prediction else None,
+        )
+
+    @staticmethod
+    def _scratch(whole: Float[Tensor, "L _ D"], count: int) -> Float[Tensor, "L N D"]:
+        """So many pixels of a tensor that all parts work in, next to one another: products of several layers must lie so."""
+        return whole.flatten()[: len(whole) * count * whole.shape[2]].view(len(whole), count, -1)
+
+    def _seen(self, phase: int, part: _Part) -> Seen:
+        features = self.hidden.at(phase + self.plan.lags[-1], len(self.net.layers), part.slots)
+        return Seen(by_pixel(features), None if part.predicted is None else by_pixel(part.predicted[0]))
+
+    def _image(self, phase: int, part: _Part) -> Float[Tensor, "N K"]:
+        return self.contexts.at(phase, IMAGE, part.slots)
 
     def _told_there(self, slots: int) -> _Told:
         pixels = self.map.new_empty(slots, self.map.shape[1])
@@ -310,32 +340,32 @@ class Wavefront:
 
     def _begun(self, phase: int, part: _Part) -> list[Operation]:
         """Add up what is told and what the learned layers read of their earlier times."""
-        operations = self.hidden.blanked(phase, part.slots)
+        operations = self.hidden.blanked(phase, self.sweep.left(part.slots.start, self.hidden.depth, self.step))
         for team, sums in zip(self.teams, part.sums, strict=True):
             operations.append(partial(torch.bmm, part.told[team.lag].code.expand(len(sums), -1, -1), team.told, out=sums))
             for gathering in team.of_hidden:
-                operations += gathering.bound(sums, phase, part.slots)
+                operations += gathering.bound(sums, phase, part.pixels)
         return operations
 
     def _looked(self, phase: int, part: _Part) -> list[Operation]:
         """Write the fixed layers' columns, and add what is read of them and of the image."""
-        operations = self.contexts.blanked(phase, part.slots)
+        operations = self.contexts.blanked(phase, self.sweep.left(part.slots.start, self.contexts.depth, self.step))
         for source in range(1, self.first):
             operations += self._filter(source, phase, part)
         for team, sums in zip(self.teams, part.sums, strict=True):
             for gathering in team.of_contexts:
-                operations += gathering.bound(sums, phase, part.slots)
+                operations += gathering.bound(sums, phase, part.pixels)
         if part.predicted is not None:
             operations.append(part.predicted.zero_)
             for gathering in self.prediction:
-                operations += gathering.bound(part.predicted, phase, part.slots)
+                operations += gathering.bound(part.predicted, phase, part.pixels)
         return operations
 
     def _filter(self, source: int, phase: int, part: _Part) -> Iterator[Operation]:
         """Write a fixed layer's column: the weighted sum of its taps, channel by channel."""
         lag, layer, here = self.plan.lags[source], self.net.layers[source - 1], self.contexts.at(phase, source, part.slots)
-        reads = [self.contexts.places(read.source, self._moments(lag, read.source, read.taps)) for read in layer.reads]
-        places = torch.cat(reads, dim=3)[phase, part.slots].movedim(2, 0).flatten()
+        reads = [(read.source, self._moments(lag, read.source, read.taps)) for read in layer.reads]
+        places = torch.cat([self.contexts.offsets(source, m)[phase] + self.contexts.rows(m)[part.pixels] for source, m in reads], dim=1).t().flatten()
         weights = here.new_tensor([w for some in layer.fixed or () for w in some])
         gathered = here.new_empty(len(places), here.shape[1])
         yield self.contexts.gather(places, gathered)
@@ -343,25 +373,33 @@ class Wavefront:
         yield partial(here.mul_, part.told[lag].inside)
 
     def _learned(self, phase: int, part: _Part) -> list[Operation]:
-        """Write the learned layers' columns, in their order."""
-        turns = [(number, team, place) for team, x in enumerate(self.teams) for place, number in enumerate(x.numbers)]
-        return [o for number, team, place in sorted(turns) for o in self._layer(number, team, place, phase, part)]
+        """Write the learned layers' columns, in their order: add what is read of this same time, then the gate and the residual."""
+        columns = self.hidden.all_at(phase, part.slots)
+        work: dict[int, list[Operation]] = {}
+        for team, sums in zip(self.teams, part.sums, strict=True):
+            shown, gates = (half.unbind() for half in sums.chunk(2, dim=2))
+            for place, (number, whole) in enumerate(zip(team.numbers, sums.unbind(), strict=True)):
+                late = [o for read in team.late if read.reader == place for o in self._late(read, whole, columns, phase, part)]
+                residual = self._residual(number, columns, phase, part)
+                work[number] = [*late, *self.net.gate.bound(shown[place], gates[place], residual, out=columns[number + 1 - self.first])]
+        return [operation for number in sorted(work) for operation in work[number]]
 
-    def _layer(self, number: int, team: int, place: int, phase: int, part: _Part) -> Iterator[Operation]:
-        """Write one learned layer's column: add what is read of this same time, then the gate and the residual."""
-        sums = part.sums[team][place]
-        for read in [read for read in self.teams[team].late if read.reader == place]:
-            for moment, weight in zip(read.moments, read.weights, strict=True):
-                values = self.hidden.at(phase, read.source, part.slots)
-                if moment.di != 0:
-                    values = torch.empty_like(values)
-                    yield self.hidden.gather(self.hidden.places(read.source, [moment])[phase, part.slots].flatten(), values)
-                yield partial(sums.addmm_, values, weight)
+    def _late(self, read: _Read, sums: Float[Tensor, "N D"], columns: Sequence[Tensor], phase: int, part: _Part) -> Iterator[Operation]:
+        """Add what a layer reads of another at the same time."""
+        for moment, weight in zip(read.moments, read.weights, strict=True):
+            values = columns[read.source - self.first]
+            if moment.di != 0:
+                values = torch.empty_like(values)
+                places = self.hidden.offsets(read.source, [moment])[phase] + self.hidden.rows([moment])[part.pixels]
+                yield self.hidden.gather(places.flatten(), values)
+            yield partial(sums.addmm_, values, weight)
+
+    def _residual(self, number: int, columns: Sequence[Tensor], phase: int, part: _Part) -> Float[Tensor, "N C"] | None:
         source = self.net.layers[number].residual
-        residual: Tensor | None = None
-        if source is not None:
-            residual = self.hidden.at(phase - self._moment(self.plan.lags[number + 1], source, HERE).delay, source, part.slots)
-        yield from self.net.gate.bound(sums, residual, out=self.hidden.at(phase, number + 1, part.slots))
+        if source is None:
+            return None
+        ago = self._moment(self.plan.lags[number + 1], source, HERE).delay
+        return columns[source - self.first] if ago == 0 else self.hidden.at(phase - ago, source, part.slots)
 
 
 def by_pixel(values: Float[Tensor, "N C"]) -> Float[Tensor, "N C 1 1"]:

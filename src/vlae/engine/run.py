@@ -82,7 +82,7 @@ class Run:
     def images(self) -> ImageSet:
         """The images that the run was made of, from its own cache: their folder may have changed since, or be gone.
 
-        A run that was handed on without its cache decodes them again, where ``data.folder`` still holds the same.
+        A run that was handed on, without its images, decodes them again, where ``data.folder`` holds the same.
 
         Raises:
             RunError: the cache is damaged, or it is missing and the images are gone or others, or they are now split otherwise.
@@ -99,9 +99,11 @@ class Run:
                 rule="It was made before runs kept their images, or is damaged",
                 do="Train again",
             )
-        if not (self.folder / "cache").exists():
-            cache.load(self.settings.data, self.folder / "cache")
+        handed_on = not (self.folder / "state").is_dir()
         images = cache.reopen(self.settings.data, self.folder / "cache", told)
+        if images is None and handed_on:  # there is nothing yet, or what was decoded were others
+            cache.load(self.settings.data, self.folder / "cache")
+            images = cache.reopen(self.settings.data, self.folder / "cache", told)
         if images is None:
             raise RunError(
                 f"{self.folder / 'cache'} is damaged or holds other images, or config.yaml splits them otherwise than they were",
@@ -161,10 +163,21 @@ class Run:
         check_format(path, tree)
         return tree
 
-    def own_figure(self) -> dict[str, Any] | None:
-        """What a model that was handed on was measured at; None for another run."""
+    def own_samples(self) -> int:
+        """How many importance samples the figure of a model that was handed on was measured with; 1 for another run.
+
+        Raises:
+            RunError: the file that tells is damaged.
+        """
         path = self.folder / OWN_FIGURE
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return 1
+        found = read_json(path)
+        check_format(path, found)
+        if type(found.get("importance_samples")) is not int:
+            raise RunError(f"{path} is damaged", rule="It tells importance_samples, a whole number", do="Restore it, or give --samples")
+        samples: int = found["importance_samples"]
+        return samples
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, which hold nothing but numbers; others are damaged, and passed over."""
