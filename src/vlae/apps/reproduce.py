@@ -82,7 +82,7 @@ def hand_on(run: Run, folder: Path) -> Run:
     for name in ("images.json", "environment.json", "config.yaml"):
         write_text(folder / name, (run.folder / name).read_text(encoding="utf-8"))
     halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    save_tensors(folder / run.weights.name, halves)
+    save_tensors(folder / run.weights.name, halves, handed_on="half")
     return Run.open(folder)
 
 

@@ -119,7 +119,7 @@ def resume(folder: Path, overrides: Sequence[str]) -> Run:
         RunError: the folder is no run, or something else is to be changed.
     """
     run = Run.open(folder)
-    if run.weights.is_file() and not (folder / "state").is_dir():
+    if run.handed_on:
         rule, do = "It was handed on without what is needed to go on", "Train a new run, or resume the one that it was made of"
         raise RunError(f"{folder} cannot be gone on with", rule=rule, do=do)
     for override in overrides:

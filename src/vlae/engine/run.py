@@ -99,9 +99,8 @@ class Run:
                 rule="It was made before runs kept their images, or is damaged",
                 do="Train again",
             )
-        handed_on = not (self.folder / "state").is_dir()
         images = cache.reopen(self.settings.data, self.folder / "cache", told)
-        if images is None and handed_on:  # there is nothing yet, or what was decoded were others
+        if images is None and self.handed_on:  # there is nothing yet, or what was decoded were others
             cache.load(self.settings.data, self.folder / "cache")
             images = cache.reopen(self.settings.data, self.folder / "cache", told)
         if images is None:
@@ -116,6 +115,17 @@ class Run:
     def weights(self) -> Path:
         """The averaged weights."""
         return self.folder / "weights.safetensors"
+
+    @property
+    def handed_on(self) -> bool:
+        """Whether this is a model that was handed on, without its images and what is needed to go on with it."""
+        if not self.weights.is_file():
+            return False
+        try:
+            with safe_open(self.weights, framework="pt") as file:
+                return "handed_on" in (file.metadata() or {})
+        except (SafetensorError, OSError):  # told where they are used
+            return False
 
     def fingerprint(self) -> str:
         """The SHA-256 of the file of weights: what is measured holds for these and no others.
