@@ -34,11 +34,13 @@ def read(paths: Sequence[Path]) -> Row:
 
 def drawn(run: Run, folder: Path) -> dict[str, Row]:
     """The rows of the picture by what they show."""
-    images, names = run.images(), [f"{n}.png" for n in range(COUNT)]
+    images = run.images()
+    numbers = [int(number) for number in images.indices("test")[:COUNT]]
+    names = [f"{n}.png" for n in range(len(numbers))]
     (folder / "images").mkdir()
-    for name, number in zip(names, images.indices("test"), strict=False):
-        write_png(folder / "images" / name, images.pixels(int(number)), images.depth)
-    height, width = images.shape(0)[:2]
+    for name, number in zip(names, numbers, strict=True):
+        write_png(folder / "images" / name, images.pixels(number), images.depth)
+    height, width = images.shape(numbers[0])[:2]
     mask = np.zeros((height, width, 1), np.uint8)
     mask[5 * height // 16 : 11 * height // 16, 6 * width // 16 : 12 * width // 16] = 255
     write_png(folder / "mask.png", mask, 8)
@@ -63,9 +65,10 @@ def picture(rows: dict[str, Row]) -> Figure:
     figure.subplots_adjust(left=0.115, right=0.995, top=0.995, bottom=0.005, wspace=0.04, hspace=0.04)
     for axes, (words, images) in zip(grid, rows.items(), strict=True):
         axes[0].text(-0.08, 0.5, words, transform=axes[0].transAxes, ha="right", va="center", fontsize=9.5)
-        for each, image in zip(axes, images, strict=True):
-            each.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        for each in axes:
             each.axis("off")
+        for each, image in zip(axes, images, strict=False):  # where there are fewer test images, the rest of the row stays blank
+            each.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     return figure
 
 

@@ -140,6 +140,17 @@ def test_a_measurement_is_gone_on_with_and_nothing_is_noted_twice(clone: Path) -
     assert code == 4 and "begun with other settings" in said
 
 
+def test_a_run_of_another_row_or_recipe_is_not_taken_for_this_one(clone: Path) -> None:
+    assert vlae("reproduce", "static-mnist", "-o", clone / "run")[0] == 0
+    recipe = clone / "recipes" / "static-mnist.yaml"
+    (clone / "recipes" / "dynamic-mnist.yaml").write_text(RECIPE)
+    recipe.write_text(RECIPE.replace("steps: 4", "steps: 6"))
+    for row in ("static-mnist", "dynamic-mnist"):
+        code, said = vlae("reproduce", row, "-o", clone / "run")
+        assert code == 4 and "begun with other settings" in said
+    assert [path.name for path in (clone / "results" / "reproduction").iterdir()] == ["static-mnist-0.json"]
+
+
 def test_a_full_zoo_folder_is_refused_before_the_training(clone: Path) -> None:
     (clone / "zoo").mkdir()
     (clone / "zoo" / "letter.txt").write_text("mine")

@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 import pytest
 import torch
 
-from vlae.archive.mixture import BIT_STEP, SCALE_STEP, SCALES, WEIGHT_BITS, WholeBit, WholeBits, WholeHead, WholeLogistics, whole_weights
+from vlae.archive.mixture import BIT_STEP, SCALE_STEP, SCALES, WEIGHT_BITS, WholeBits, WholeHead, WholeLogistics, whole_weights
 from vlae.archive.tables import elu, exp, sigmoid, table
 from vlae.core.distributions import LogisticHead
 
@@ -67,7 +67,7 @@ def test_samples_lie_where_their_uniforms_fall():
 
 def test_a_bit_has_the_frequencies_of_its_logit():
     logits = torch.tensor([-10_000, -700, -64, 0, 1, 300, 10_000]).view(1, 1, -1)
-    bit = WholeBit(logits)
+    bit = WholeBits(logits)
     below = [bit.below(torch.full_like(logits, x)) for x in range(3)]
     assert (below[0] == 0).all() and (below[2] == bit.total).all() and (below[1] > 0).all() and (below[1] < bit.total).all()
     assert torch.allclose(below[1] / bit.total, torch.sigmoid(-logits / BIT_STEP), atol=1e-6)

@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ import vlae
 from vlae.data.files import disk_errors
 from vlae.engine.results import Evaluation
 from vlae.engine.run import OWN_FIGURE, Run, check_format, new_folder, read_json, save_tensors, write_json, write_text
-from vlae.engine.settings import FORMAT, Settings, load_settings
+from vlae.engine.settings import FORMAT, Settings, load_settings, resolve
 from vlae.errors import RunError, SettingError
 from vlae.units import nats
 
@@ -79,10 +81,14 @@ def hand_on(run: Run, folder: Path) -> Run:
     if (folder / run.weights.name).is_file() and _same(Run.open(folder), weights):
         return Run.open(folder)
     new_folder(folder)
-    for name in ("images.json", "environment.json", "config.yaml"):
-        write_text(folder / name, (run.folder / name).read_text(encoding="utf-8"))
     halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    save_tensors(folder / run.weights.name, halves, handed_on="half")
+    try:
+        for name in ("images.json", "environment.json", "config.yaml"):
+            write_text(folder / name, (run.folder / name).read_text(encoding="utf-8"))
+        save_tensors(folder / run.weights.name, halves, handed_on="half")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return Run.open(folder)
 
 
@@ -110,11 +116,24 @@ def check_same(run: Run, settings: Settings) -> None:
     Raises:
         RunError: it was begun with others.
     """
-    tree = {"train": {"seed", "batch", "steps"}, "keep": {"window", "code"}}
-    found, asked = (x.model_dump(mode="json", include=tree) for x in (run.settings, settings))
-    if found != asked or run.settings.data.folder != settings.data.folder:
-        rule, do = "A run is gone on with as it was begun", "Name another folder with --output"
-        raise RunError(f"{run.folder} was begun with other settings", rule=rule, found=found, do=do)
+    asked = resolve(settings, run.facts)
+    if (_told(run.settings), run.settings.data.folder) != (_told(asked), asked.data.folder):
+        rule, do = "A run is gone on with as it was begun: with the same row, recipe and seed", "Name another folder with --output"
+        raise RunError(f"{run.folder} was begun with other settings", rule=rule, do=do)
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    """What tells one training from another."""
+    return {"config": config_hash(settings), "seed": settings.train.seed}
+
+
+def _spent(run: Run) -> dict[str, Any]:
+    """What was trained, on what, and for how long."""
+    environment = read_json(run.folder / "environment.json")
+    last: dict[str, Any] = next(reversed(run.metrics()), {"step": 0, "seconds": 0.0, "best": None})
+    device = f"{environment['device']}, {environment['threads']} threads"
+    spent = {"device": device, "hours": last["seconds"] / 3600, "steps": last["step"], "best_validation_nats": last["best"]}
+    return {**_told(run.settings), **spent}
 
 
 def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> dict[str, Any]:
@@ -129,11 +148,8 @@ def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> di
     Raises:
         DiskError: it cannot be written.
     """
-    lines, environment = trained.metrics(), read_json(trained.folder / "environment.json")
     seed = trained.settings.train.seed
-    found = {
-        "format": FORMAT,
-        "row": name,
+    figure = {
         "nll_nats": evaluation.nll_nats,
         "nll_nats_se": evaluation.nll_nats_se,
         "kl_nats": nats(evaluation.rate_bits),
@@ -141,15 +157,10 @@ def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> di
         "importance_samples": evaluation.importance_samples,
         "effective_samples": evaluation.effective_samples,
         "protocol": evaluation.protocol,
-        "hours": lines[-1]["seconds"] / 3600 if lines else None,
-        "validation": curve(lines),
-        "steps": lines[-1]["step"] if lines else None,
-        "device": f"{environment['device']}, {environment['threads']} threads",
-        "seed": seed,
         "parameters": sum(p.numel() for p in measured.model(torch.device("cpu")).parameters()),
-        "config": config_hash(trained.settings),
         "command": f"vlae reproduce {name} --seed {seed}",
     }
+    found = {"format": FORMAT, "row": name, **figure, **_spent(trained), "validation": curve(trained.metrics())}
     write_json(RESULTS / "reproduction" / f"{name}-{seed}.json", found)
     if measured.folder != trained.folder:
         write_json(measured.folder / OWN_FIGURE, found)
@@ -178,28 +189,12 @@ def note_run(name: str, run: Run, ended: str) -> None:
     Raises:
         DiskError: it cannot be written.
     """
-    path, lines = RESULTS / "runs.csv", run.metrics()
-    last: dict[str, Any] = lines[-1] if lines else {"step": 0, "seconds": 0.0, "best": None}
-    environment = read_json(run.folder / "environment.json")
-    values = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "row": name,
-        "config": config_hash(run.settings),
-        "seed": run.settings.train.seed,
-        "device": f"{environment['device']}, {environment['threads']} threads",
-        "hours": round(last["seconds"] / 3600, 3),
-        "steps": last["step"],
-        "best_validation_nats": last["best"],
-        "ended": ended,
-    }
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
-        with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(values))
-            if new:
-                writer.writeheader()
-            writer.writerow(values)
+    path = RESULTS / "runs.csv"
+    values = {"date": datetime.now(UTC).date().isoformat(), "row": name, **_spent(run), "ended": ended}
+    before = path.read_text(encoding="utf-8") if path.is_file() else ",".join(values) + "\n"
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values.values())
+    write_text(path, before + line.getvalue())
 
 
 def table() -> list[dict[str, Any]]:

@@ -4,19 +4,19 @@ A level is told by halves: whether it lies in the upper half of the levels that 
 share of the frequencies, in parts of 2^24, and a range coder writes it in as many bits as it is surprising.
 """
 
-from collections.abc import Iterator
 from typing import cast
 
 import constriction
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vlae.archive.mixture import Shares, WholeDistribution
+from vlae.archive.mixture import Halving, WholeDistribution
 from vlae.archive.twin import Twin
 from vlae.core.causal import Seen
+from vlae.core.schedule import schedule
 from vlae.core.wavefront import Wavefront
 
 PARTS = 2**24
@@ -25,57 +25,33 @@ _ANSWER = constriction.stream.model.Bernoulli(perfect=False)
 Words = npt.NDArray[np.uint32]
 
 
-class Halving:
-    """The levels that are left for one colour of some pixels, and the frequencies below their ends."""
-
-    def __init__(self, shares: Shares, like: Int64[Tensor, "B H W"]) -> None:
-        self.shares = shares
-        self.low, self.high = torch.zeros_like(like), torch.full_like(like, shares.levels)
-        self.below_low, self.below_high = shares.below(self.low), shares.below(self.high)
-
-    def steps(self) -> Iterator[tuple[Int64[Tensor, "B H W"], Int64[Tensor, "B H W"]]]:
-        """For each halving: the middle, and the upper half's share in parts of 2^24; ``take`` must be told which half it is."""
-        for bit in reversed(range((self.shares.levels - 1).bit_length())):
-            self.middle = self.low + 2**bit
-            self.below_middle = self.shares.below(self.middle)
-            share = (self.below_high - self.below_middle) * PARTS // (self.below_high - self.below_low)
-            yield self.middle, share.clamp(1, PARTS - 1)
-
-    def take(self, upper: Bool[Tensor, "B H W"]) -> None:
-        """Go on in the upper half, or in the lower."""
-        self.low, self.high = torch.where(upper, self.middle, self.low), torch.where(upper, self.high, self.middle)
-        self.below_low = torch.where(upper, self.below_middle, self.below_low)
-        self.below_high = torch.where(upper, self.below_high, self.below_middle)
-
-
 @torch.no_grad()
 def encode(twin: Twin, z: Tensor | None, x: Float[Tensor, "1 C H W"]) -> Words:
     """The words of one image, given its whole code."""
     levels, pixels = x.long().unbind(1), twin(z, x)
-    shares, answers = [], []
+    chances, answers = [], []
     for c, level in enumerate(levels):
         halving = Halving(pixels.colour(c, levels[:c]), level)
-        for middle, share in halving.steps():
+        for middle in halving.middles():
             upper = level >= middle
-            halving.take(upper)
-            shares.append(share.flatten())
+            chances.append(_chances(halving).flatten())
             answers.append(upper.flatten())
+            halving.take(upper)
     # Of the pixels of one time all first answers come first, then all second ones.
-    starts = torch.arange(len(shares)).mul(levels[0].numel()).unsqueeze(1)
+    starts = torch.arange(len(answers)).mul(levels[0].numel()).unsqueeze(1)
     order = torch.cat([(starts + together).flatten() for together in _diagonals(twin, *x.shape[2:])])
     encoder = constriction.stream.queue.RangeEncoder()
-    encoder.encode(torch.cat(answers)[order].cpu().numpy().astype(np.int32), _ANSWER, _chances(torch.cat(shares)[order]))
+    encoder.encode(torch.cat(answers)[order].numpy().astype(np.int32), _ANSWER, torch.cat(chances)[order].numpy())
     return encoder.get_compressed()
 
 
-def _diagonals(twin: Twin, height: int, width: int) -> Iterator[Int64[Tensor, " n"]]:
-    """The pixels in the order in which they are decoded, those of one time together."""
-    if not twin.window.layers:
-        yield torch.arange(height * width)
-        return
-    sweep = Wavefront(twin.net, None, torch.zeros(1, 0, height, width)).sweep
-    for pixels in sweep.pixels(range(sweep.times.stop), lag=0):
-        yield pixels[pixels < height * width]
+def _diagonals(twin: Twin, height: int, width: int) -> list[Int64[Tensor, " n"]]:
+    """The pixels in the order in which they are decoded: those of one time together, from the upper row down."""
+    slope = schedule(twin.net.layers, twin.net.predictor).slope if twin.window.layers else 0
+    row, column = torch.arange(height * width).div(width, rounding_mode="floor"), torch.arange(height * width).remainder(width)
+    time = column + slope * row if slope else torch.zeros_like(row)
+    order = torch.argsort(time, stable=True)
+    return list(order.split(torch.unique(time, return_counts=True)[1].tolist()))
 
 
 @torch.no_grad()
@@ -87,8 +63,8 @@ def decode(twin: Twin, z: Tensor | None, words: Words, size: tuple[int, int]) ->
         levels: list[Tensor] = []
         for c in range(pixels.colours):
             halving = Halving(pixels.colour(c, levels), like)
-            for _, share in halving.steps():
-                answers = decoder.decode(_ANSWER, _chances(share.flatten()[chosen]))
+            for _ in halving.middles():
+                answers = decoder.decode(_ANSWER, _chances(halving).flatten()[chosen].numpy())
                 upper = torch.zeros(like.numel(), dtype=torch.bool)
                 upper[chosen] = torch.from_numpy(answers).bool()
                 halving.take(upper.view_as(like))
@@ -98,16 +74,21 @@ def decode(twin: Twin, z: Tensor | None, words: Words, size: tuple[int, int]) ->
     if not twin.window.layers:
         blank = torch.zeros(1, twin.head.colours, *size, dtype=twin.dtype)
         return read(twin(z, blank), torch.arange(blank[0, 0].numel()), blank[:, 0].long())
-    front, out = Wavefront(twin.net, twin.spread(z, size), torch.ones(1, 1, *size, dtype=twin.dtype)), twin.out.pointwise()
+    # Beside each pixel stands its row, counted from 1: so the order of the words is that of the rows, and no matter of the engine's memory.
+    rows = torch.arange(1.0, size[0] + 1, dtype=twin.dtype).view(1, 1, -1, 1).expand(1, 1, *size)
+    front, out = Wavefront(twin.net, twin.spread(z, size), rows), twin.out.pointwise()
 
     def write(seen: Seen, beside: Tensor) -> tuple[Tensor, Tensor]:
         told = cast(WholeDistribution, twin.head(out(seen.features), seen.prediction))
-        pixels = read(told, beside.flatten().nonzero().squeeze(1), torch.zeros(len(beside), 1, 1, dtype=torch.long))
+        row = beside.flatten()
+        inside = torch.argsort(row)[int((row == 0).sum()) :]
+        pixels = read(told, inside, torch.zeros(len(row), 1, 1, dtype=torch.long))
         return pixels, twin.image(pixels)
 
     return front.run(write)
 
 
-def _chances(shares: Int64[Tensor, " n"]) -> npt.NDArray[np.float64]:
-    """Shares as the coder takes them: parts of a power of two, which are exact."""
-    return shares.cpu().numpy() / np.float64(PARTS)
+def _chances(halving: Halving) -> Float[Tensor, "B H W"]:
+    """The chance of the upper half as the coder takes it: so many parts of a power of two, which is exact."""
+    share = (halving.below_high - halving.below_middle) * PARTS // (halving.below_high - halving.below_low)
+    return share.clamp(1, PARTS - 1).double() / PARTS

@@ -4,12 +4,13 @@ Everything here is 64-bit integers. B batch, K components, H and W height and wi
 """
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vlae.archive.tables import exp, sigmoid, table
@@ -82,26 +83,65 @@ class WholeLogistics:
         return (share << WEIGHT_BITS) // share.sum(1, keepdim=True)
 
 
-@dataclass(frozen=True, eq=False)
-class WholeBit:
-    """A pixel of two levels, from its logit in steps of ``1 / BIT_STEP``."""
+class Halving:
+    """The levels that are left for one colour of some pixels, and the frequencies below their ends."""
 
-    logits: Int64[Tensor, "B H W"]
-    levels: int = 2
+    def __init__(self, shares: Shares, like: Int64[Tensor, "B H W"]) -> None:
+        self.shares = shares
+        self.low, self.high = torch.zeros_like(like), torch.full_like(like, shares.levels)
+        self.below_low, self.below_high = shares.below(self.low), shares.below(self.high)
+
+    def middles(self) -> Iterator[Int64[Tensor, "B H W"]]:
+        """The middle of each halving, down to one level; ``take`` must be told which half it is."""
+        for bit in reversed(range((self.shares.levels - 1).bit_length())):
+            self.middle = self.low + 2**bit
+            self.below_middle = self.shares.below(self.middle)
+            yield self.middle
+
+    def take(self, upper: Bool[Tensor, "B H W"]) -> None:
+        """Go on in the upper half, or in the lower."""
+        self.low, self.high = torch.where(upper, self.middle, self.low), torch.where(upper, self.high, self.middle)
+        self.below_low = torch.where(upper, self.below_middle, self.below_low)
+        self.below_high = torch.where(upper, self.below_high, self.below_middle)
+
+
+class WholeDistribution(ABC):
+    """The distribution of pixels in whole numbers, colour after colour."""
 
     @property
-    def total(self) -> int:
-        return 2**MASS_BITS + self.levels
+    @abstractmethod
+    def colours(self) -> int:
+        """How many colours a pixel has."""
 
-    def below(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
-        chances = table(sigmoid, -REACH * BIT_STEP, REACH * BIT_STEP, BIT_STEP, 2**MASS_BITS).to(x.device)
-        black = chances[REACH * BIT_STEP - self.logits.clamp(-REACH * BIT_STEP, REACH * BIT_STEP)]
-        return torch.where(x <= 0, 0, torch.where(x >= 2, 2**MASS_BITS, black)) + x
+    @abstractmethod
+    def colour(self, c: int, earlier: Sequence[Int64[Tensor, "B H W"]]) -> Shares:
+        """The shares of colour ``c``, given the levels of the earlier ones."""
+
+    def log_prob(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
+        """The log of each pixel's share of the frequencies, all colours together, in nats."""
+        levels = x.long().unbind(1)
+        total = torch.zeros_like(levels[0], dtype=torch.float64)
+        for c, level in enumerate(levels):
+            shares = self.colour(c, levels[:c])
+            total = total + torch.log((shares.below(level + 1) - shares.below(level)).double() / shares.total)
+        return total
+
+    def sample(self, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
+        """The levels in whose shares the last uniforms fall, one for each colour."""
+        levels: list[Tensor] = []
+        for c, chance in enumerate(uniforms[:, -self.colours :].double().unbind(1)):
+            shares = self.colour(c, levels)
+            wanted = (chance * shares.total).long()
+            halving = Halving(shares, wanted)
+            for _ in halving.middles():
+                halving.take(wanted >= halving.below_middle)
+            levels.append(halving.low)
+        return torch.stack(levels, dim=1).to(uniforms.dtype)
 
 
 @dataclass(frozen=True, eq=False)
-class WholePixels:
-    """The distribution of pixels, colour after colour: each colour's means follow the earlier ones, which also tell the components apart."""
+class WholePixels(WholeDistribution):
+    """Mixtures of logistics: each colour's means follow the earlier colours, which also tell the components apart."""
 
     levels: int
     weights: Int64[Tensor, "B K H W"]
@@ -112,11 +152,9 @@ class WholePixels:
 
     @property
     def colours(self) -> int:
-        """How many colours a pixel has."""
         return self.means.shape[2]
 
     def colour(self, c: int, earlier: Sequence[Int64[Tensor, "B H W"]]) -> Shares:
-        """The shares of colour ``c``, given the levels of the earlier ones."""
         weights, means = self.weights, self.means[:, :, c]
         for n, level in enumerate(earlier):
             weights = cast(WholeLogistics, self.colour(n, earlier[:n])).given(level)
@@ -126,59 +164,29 @@ class WholePixels:
             means = means + (follow + SLOPE_STEP // 2).div(SLOPE_STEP, rounding_mode="floor")
         return WholeLogistics(self.levels, weights, means, self.scales[:, :, c])
 
-    def log_prob(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
-        """The log of each pixel's share of the frequencies, in nats."""
-        return log_shares(self, x)
-
-    def sample(self, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
-        """The levels in whose share the uniforms fall; one for each colour is used, after the first."""
-        return sampled(self, uniforms[:, 1:])
-
 
 @dataclass(frozen=True, eq=False)
-class WholeBits:
-    """The distribution of pixels of two levels."""
+class WholeBits(WholeDistribution):
+    """Pixels of two levels, from their logits in steps of ``1 / BIT_STEP``: their own shares, since they have but one colour."""
 
     logits: Int64[Tensor, "B H W"]
-    colours: int = 1
+    levels: int = 2
+
+    @property
+    def colours(self) -> int:
+        return 1
+
+    @property
+    def total(self) -> int:
+        return 2**MASS_BITS + self.levels
 
     def colour(self, c: int, earlier: Sequence[Int64[Tensor, "B H W"]]) -> Shares:
-        """The shares of the only colour."""
-        return WholeBit(self.logits)
+        return self
 
-    def log_prob(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B H W"]:
-        """The log of each pixel's share of the frequencies, in nats."""
-        return log_shares(self, x)
-
-    def sample(self, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B 1 H W"]:
-        """The levels in whose share the uniforms fall."""
-        return sampled(self, uniforms)
-
-
-WholeDistribution = WholePixels | WholeBits
-
-
-def log_shares(pixels: WholeDistribution, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
-    """The log of each pixel's share of the frequencies, all colours together, in nats."""
-    levels = x.long().unbind(1)
-    total = torch.zeros_like(levels[0], dtype=torch.float64)
-    for c, level in enumerate(levels):
-        shares = pixels.colour(c, levels[:c])
-        total = total + torch.log((shares.below(level + 1) - shares.below(level)).double() / shares.total)
-    return total
-
-
-def sampled(pixels: WholeDistribution, uniforms: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """The levels in whose share the uniforms of each colour fall."""
-    levels: list[Tensor] = []
-    for c, chance in enumerate(uniforms.double().unbind(1)):
-        shares = pixels.colour(c, levels)
-        wanted, found = (chance * shares.total).long(), torch.zeros_like(chance, dtype=torch.long)
-        for bit in reversed(range((shares.levels - 1).bit_length())):
-            middle = (found + 2**bit).clamp(max=shares.levels)
-            found = torch.where(wanted >= shares.below(middle), middle, found)
-        levels.append(found.clamp(max=shares.levels - 1))
-    return torch.stack(levels, dim=1).to(uniforms.dtype)
+    def below(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
+        chances = table(sigmoid, -REACH * BIT_STEP, REACH * BIT_STEP, BIT_STEP, 2**MASS_BITS).to(x.device)
+        black = chances[REACH * BIT_STEP - self.logits.clamp(-REACH * BIT_STEP, REACH * BIT_STEP)]
+        return torch.where(x <= 0, 0, torch.where(x >= 2, 2**MASS_BITS, black)) + x
 
 
 def inverse_scales() -> Int64[Tensor, " n"]:
