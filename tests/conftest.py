@@ -1,8 +1,12 @@
 """What every test shares: numbers in float64 on the CPU unless told otherwise, and the same examples in every run."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
+# Workers with a thread for every core wait for one another. (Torch reads it when it is imported, later, and so do children.)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("same every time", derandomize=True, deadline=None, database=None, max_examples=30)
 settings.load_profile("same every time")
 

@@ -1,12 +1,17 @@
 """vlae: learn a short code of images that keeps the information you choose."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlae.core.vlae import VLAE
+    import numpy as np
 
-__version__ = "0.1.0"
+    from vlae.archive.archive import Archive
+    from vlae.core.vlae import VLAE
+    from vlae.engine.run import Run
+
+from vlae.version import __version__ as __version__
 
 
 def load(model: str | Path) -> "VLAE":
@@ -20,7 +25,38 @@ def load(model: str | Path) -> "VLAE":
     """
     import torch
 
+    return _run(model).model(torch.device("cpu"))
+
+
+def compress(images: "Mapping[str, np.ndarray[Any, Any]]", model: str | Path) -> bytes:
+    """Images, by their names, as an archive in memory, from which every pixel comes back on any machine.
+
+    Args:
+        images: (height, width), or with channels behind: bool, uint8 or uint16.
+        model: the folder of a run, or the name of a model of the zoo.
+
+    Raises:
+        DataError: an array is no image.
+        RunError: there is no such model, or it has no integer twin.
+    """
+    from vlae.apps.compress import compress_arrays
+
+    return compress_arrays(_run(model), images)
+
+
+def open_archive(archive: str | Path | bytes) -> "Archive":
+    """An archive, from its folder or from what ``compress`` returned: ``archive[name]`` is an image, ``archive.names`` are all names.
+
+    Raises:
+        ArchiveError: it is none, damaged or of a newer format.
+    """
+    from vlae.archive.archive import Archive
+
+    return Archive.of(archive) if isinstance(archive, bytes) else Archive.open(Path(archive))
+
+
+def _run(model: str | Path) -> "Run":
     from vlae.engine.run import Run
 
     zoo = Path(__file__).parents[2] / "zoo" / model
-    return Run.open(zoo if not Path(model).is_dir() and zoo.is_dir() else Path(model)).model(torch.device("cpu"))
+    return Run.open(zoo if not Path(model).is_dir() and zoo.is_dir() else Path(model))

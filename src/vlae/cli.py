@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vlae import __version__
 from vlae.errors import DiskError, PartialResult, VlaeError
+from vlae.version import __version__
 
 INTERRUPTED = 130
 UNFINISHED = ("interrupted", "minutes")
@@ -29,6 +29,8 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="A new folde
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Language = Annotated[Literal["en", "ja"], typer.Option("--lang", help="Language of the page.")]
+ArchiveFolder = Annotated[Path, typer.Argument(help="An archive, made by vlae compress.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="How many; one for each core by default.")]
 Split = Annotated[Literal["train", "validation", "test"], typer.Option(help="Which of the run's images.")]
 
 
@@ -246,6 +248,93 @@ def _begun_or_gone_on(folder: Path, settings: Any) -> Any:
 
 
 @app.command()
+def compress(
+    run: RunFolder,
+    images: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The archive: a new folder, or one made with the same run, to be added to.")],
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Decode every image again before it counts as written.")] = True,
+    delete_originals: Annotated[
+        bool, typer.Option("--delete-originals", help="Then verify the archive, and delete the files whose pixels it gives back.")
+    ] = False,
+    processes: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Write images into an archive, from which every pixel comes back on any machine. The same command goes on with what was interrupted."""
+    _need_archive()
+    from vlae.apps.compress import compress as write
+    from vlae.engine.guests import check_whole
+    from vlae.engine.run import Run
+
+    with counting("Compressing") as progress:
+        result = write(Run.open(run), images, output, check, delete_originals, processes, progress)
+    show({"output": str(output), **asdict(result)}, as_json, _compressed_text(result, output))
+    check_whole(result.images + result.already, result.left_out)
+
+
+@app.command()
+def decompress(
+    archive: ArchiveFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
+    processes: Processes = None,
+    as_json: Json = False,
+) -> None:
+    """Give every image of an archive back, bit for bit, as PNG."""
+    _need_archive()
+    from vlae.apps.decompress import decompress as give_back
+    from vlae.archive.archive import Archive
+
+    with counting("Decoding") as progress:
+        result = give_back(Archive.open(archive), output, processes, progress)
+    show({"output": str(output), **asdict(result)}, as_json, f"{result.images} images: {output}")
+    _check_undamaged(result.images, result.damaged)
+
+
+@app.command()
+def verify(archive: ArchiveFolder, processes: Processes = None, as_json: Json = False) -> None:
+    """Decode every image of an archive and compare its pixels with what was stored."""
+    _need_archive()
+    from vlae.archive.archive import Archive
+    from vlae.engine.verify import verify as check
+
+    with counting("Verifying") as progress:
+        result = check(Archive.open(archive), processes, progress)
+    whole = len(result.whole)
+    show({"images": whole, "damaged": [d._asdict() for d in result.damaged]}, as_json, f"{whole} images are whole")
+    _check_undamaged(whole, result.damaged)
+
+
+@app.command()
+def preview(
+    archive: ArchiveFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("preview"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the images of an archive from their codes alone: what the code keeps is right, the rest is made up."""
+    _need_archive()
+    from vlae.apps.preview import preview as draw
+    from vlae.archive.archive import Archive
+
+    with counting("Drawing") as progress:
+        result = draw(Archive.open(archive), output, limit, progress)
+    each = result.code_bytes / max(1, result.images)
+    show({"output": str(output), **asdict(result)}, as_json, f"{result.images} images, {each:.0f} bytes of code each: {output}")
+    _check_undamaged(result.images, result.left_out)
+
+
+@app.command()
+def info(archive: ArchiveFolder, as_json: Json = False) -> None:
+    """Tell what an archive holds, and what it saves."""
+    _need_archive()
+    from vlae.apps.info import info as examine
+    from vlae.archive.archive import Archive
+
+    found = examine(Archive.open(archive))
+    show({**asdict(found), "bits_per_pixel": found.bits_per_pixel, "pays_from": found.pays_from}, as_json, _info_text(found))
+    _check_undamaged(found.images, found.damaged)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Tell what this machine has, and what is slow on it."""
     from vlae.apps.doctor import doctor as examine
@@ -283,6 +372,59 @@ def _show_made(result: Any, output: Path, as_json: bool, text: str) -> None:
 
     show({"output": str(output), **result._asdict(), "left_out": [left._asdict() for left in result.left_out]}, as_json, text)
     check_whole(result.images, result.left_out)
+
+
+def _need_archive() -> None:
+    """Tell of the extra that archives need, where it is missing."""
+    from importlib.util import find_spec
+
+    from vlae.errors import DeviceError
+
+    if missing := [name for name in ("constriction", "google_crc32c", "pyarrow") if find_spec(name) is None]:
+        found = f"{', '.join(missing)} not installed"
+        raise DeviceError("Archives need the extra vlae[archive]", found=found, do="pip install 'vlae[archive]'")
+
+
+def _check_undamaged(whole: int, damaged: Any) -> None:
+    """Tell of images that are damaged, after the others are done."""
+    if damaged:
+        found = "; ".join(f"{d.name}: {d.reason}" for d in damaged[:5])
+        raise PartialResult(f"{whole} images are whole and {len(damaged)} are not", found=found, do="Restore those from elsewhere")
+
+
+def _compressed_text(c: Any, output: Path) -> str:
+    lines = [f"{c.images} images: {output}"] + ([f"{c.already} were there already"] if c.already else [])
+    if c.images:
+        kinds = ", ".join(f"{n} {_ENCODINGS[name]}" for name, n in c.encodings.items())
+        lines.append(f"{8 * c.stream_bytes / c.pixels:.3f} bits a pixel: {_share(c.stream_bytes, c.other_bytes)} of JPEG XL ({kinds})")
+        lines.append(f"{_size(c.stream_bytes)}; their files have {_size(c.file_bytes)}")
+    return "\n".join(lines + ([f"{c.deleted} files deleted, after the archive gave their pixels back"] if c.deleted else []))
+
+
+def _info_text(i: Any) -> str:
+    kinds = ", ".join(f"{n} {_ENCODINGS[name]}" for name, n in i.encodings.items())
+    lines = [
+        f"images   {i.images} in {i.parts} parts ({kinds})",
+        f"archive  {_size(i.archive_bytes)}, {i.bits_per_pixel:.3f} bits a pixel, {_share(i.archive_bytes, i.other_bytes)} of JPEG XL",
+        f"model    {_size(i.model_bytes)}, stored twice",
+        f"codes    {i.code_bits / 8 / max(1, i.images):.0f} bytes an image",
+        f"files    {_size(i.file_bytes)}, from which the images came",
+    ]
+    pays = f"from {i.pays_from} such images on" if i.pays_from else "never: the images are no smaller than as JPEG XL"
+    return "\n".join([*lines, f"pays     {pays}, model included"])
+
+
+_ENCODINGS = {"vlae": "by the model", "jxl": "as JPEG XL", "png": "as PNG"}
+
+
+def _share(ours: int, theirs: int) -> str:
+    return f"{ours / theirs:.1%}" if theirs else "-"
+
+
+def _size(number: float) -> str:
+    """A number of bytes, as a person says it."""
+    power = min(3, (len(str(int(number))) - 1) // 3)
+    return f"{number / 1000**power:.{2 if power else 0}f} {('bytes', 'kB', 'MB', 'GB')[power]}"
 
 
 def note(line: str) -> None:

@@ -8,6 +8,7 @@
     +-- DiskError             exit 6   an output that cannot be written
     +-- TrainingError         exit 7   a training that cannot go on (all its gradients are absurd)
     +-- PartialResult         exit 8   the work is done, and some of the inputs were left out
+    +-- ArchiveError          exit 9   an archive that is missing, damaged, foreign or newer
 
 An interrupt by the user exits with 130. Every message is one clear sentence or two: what is wrong, the rule, what was found, what to do.
 Violated assumptions of our own are assertions, never errors of this tree.
@@ -70,3 +71,9 @@ class PartialResult(VlaeError):
     """The work is done and its results are written, but some of the inputs were left out."""
 
     exit_code = 8
+
+
+class ArchiveError(VlaeError):
+    """An archive that is missing, damaged, foreign or of a newer format."""
+
+    exit_code = 9

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vlae import __version__
+from vlae.version import __version__
 
 OPTIONAL = ("tensorboard", "mlflow-skinny")
 

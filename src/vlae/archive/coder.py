@@ -1,10 +1,14 @@
-"""Images as streams of bits: every pixel is coded with the twin's frequencies, in wavefront order, whole diagonals in one call.
+"""Images as words: the code first, then every pixel with the twin's frequencies, in wavefront order, whole diagonals in one call.
 
 A level is told by halves: whether it lies in the upper half of the levels that are left, then again, down to one. Each answer has the exact
 share of the frequencies, in parts of 2^24, and a range coder writes it in as many bits as it is surprising.
+
+B batch, N pixels of each image that are coded at once, C colours, D channels of the code, H and W height and width.
 """
 
-from typing import cast
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
 
 import constriction
 import numpy as np
@@ -13,7 +17,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vlae.archive.mixture import Halving, WholeDistribution
+from vlae.archive.codec import Codec
+from vlae.archive.mixture import Halving, Shares, WholeDistribution
 from vlae.archive.twin import Twin
 from vlae.core.causal import Seen
 from vlae.core.schedule import schedule
@@ -23,26 +28,57 @@ PARTS = 2**24
 _ANSWER = constriction.stream.model.Bernoulli(perfect=False)
 
 Words = npt.NDArray[np.uint32]
+Index = Int64[Tensor, "B D ..."] | None
+"""the codes' indices; None for a decoder without a code"""
+
+
+class Encoded(NamedTuple):
+    """One image: its words, and the bits that its code and its pixels account for."""
+
+    words: Words
+    code_bits: float
+    pixel_bits: float
+
+
+class Decoded(NamedTuple):
+    """What words tell: the codes' indices, and the images."""
+
+    code: Index
+    x: Float[Tensor, "B C H W"]
 
 
 @torch.no_grad()
-def encode(twin: Twin, z: Tensor | None, x: Float[Tensor, "1 C H W"]) -> Words:
-    """The words of one image, given its whole code."""
-    levels, pixels = x.long().unbind(1), twin(z, x)
-    chances, answers = [], []
-    for c, level in enumerate(levels):
-        halving = Halving(pixels.colour(c, levels[:c]), level)
-        for middle in halving.middles():
-            upper = level >= middle
-            chances.append(_chances(halving).flatten())
-            answers.append(upper.flatten())
-            halving.take(upper)
-    # Of the pixels of one time all first answers come first, then all second ones.
-    starts = torch.arange(len(answers)).mul(levels[0].numel()).unsqueeze(1)
-    order = torch.cat([(starts + together).flatten() for together in _diagonals(twin, *x.shape[2:])])
-    encoder = constriction.stream.queue.RangeEncoder()
-    encoder.encode(torch.cat(answers)[order].numpy().astype(np.int32), _ANSWER, torch.cat(chances)[order].numpy())
-    return encoder.get_compressed()
+def encode(codec: Codec, index: Index, x: Float[Tensor, "B C H W"]) -> list[Encoded]:
+    """The words of each image, given the indices of its code."""
+    encoders = [constriction.stream.queue.RangeEncoder() for _ in x]
+    code_bits = [0.0] * len(x)
+    if index is not None and codec.codebook is not None:
+        levels = codec.codebook.levels(index)
+        answers = list(_answers(codec.codebook.shares(levels.shape[2]), levels))
+        code_bits = _write(encoders, answers, [torch.arange(levels[0].numel())])
+    colours, told = x.long().unbind(1), codec.twin(_whole(codec, index), x)
+    answers = [answer for c, level in enumerate(colours) for answer in _answers(told.colour(c, colours[:c]), level)]
+    pixel_bits = _write(encoders, answers, _diagonals(codec.twin, *x.shape[2:]))
+    return [Encoded(e.get_compressed(), *bits) for e, *bits in zip(encoders, code_bits, pixel_bits, strict=True)]
+
+
+def _answers(shares: Shares, level: Int64[Tensor, "B H W"]) -> Iterator[tuple[Float[Tensor, "B N"], Int64[Tensor, "B N"]]]:
+    """For each halving the chance of the upper half, and whether the level lies there."""
+    halving = Halving(shares, level)
+    for middle in halving.middles():
+        upper = level >= middle
+        yield _chances(halving).expand_as(upper).flatten(1), upper.flatten(1)
+        halving.take(upper)
+
+
+def _write(encoders: list[Any], answers: list[tuple[Tensor, Tensor]], together: list[Int64[Tensor, " n"]]) -> list[float]:
+    """Write the answers of all images; of what is coded ``together`` all first answers come first, then all second ones. Tells the bits."""
+    chances, upper = (torch.stack(values, dim=1).flatten(1).numpy() for values in zip(*answers, strict=True))
+    starts = torch.arange(len(answers)).mul(answers[0][0].shape[1]).unsqueeze(1)
+    order = torch.cat([(starts + some).flatten() for some in together]).numpy()
+    for encoder, chance, answer in zip(encoders, chances, upper, strict=True):
+        encoder.encode(answer[order].astype(np.int32), _ANSWER, chance[order])
+    return (-np.log2(np.where(upper, chances, 1 - chances)).sum(1)).tolist()
 
 
 def _diagonals(twin: Twin, height: int, width: int) -> list[Int64[Tensor, " n"]]:
@@ -55,37 +91,65 @@ def _diagonals(twin: Twin, height: int, width: int) -> list[Int64[Tensor, " n"]]
 
 
 @torch.no_grad()
-def decode(twin: Twin, z: Tensor | None, words: Words, size: tuple[int, int]) -> Float[Tensor, "1 C H W"]:
-    """The image of some words, given its whole code and its size."""
-    decoder = constriction.stream.queue.RangeDecoder(words)
-
-    def read(pixels: WholeDistribution, chosen: Int64[Tensor, " n"], like: Int64[Tensor, "B H W"]) -> Float[Tensor, "B C H W"]:
-        levels: list[Tensor] = []
-        for c in range(pixels.colours):
-            halving = Halving(pixels.colour(c, levels), like)
-            for _ in halving.middles():
-                answers = decoder.decode(_ANSWER, _chances(halving).flatten()[chosen].numpy())
-                upper = torch.zeros(like.numel(), dtype=torch.bool)
-                upper[chosen] = torch.from_numpy(answers).bool()
-                halving.take(upper.view_as(like))
-            levels.append(halving.low)
-        return torch.stack(levels, dim=1).to(twin.dtype)
-
-    if not twin.window.layers:
-        blank = torch.zeros(1, twin.head.colours, *size, dtype=twin.dtype)
-        return read(twin(z, blank), torch.arange(blank[0, 0].numel()), blank[:, 0].long())
+def decode(codec: Codec, words: list[Words], size: tuple[int, int]) -> Decoded:
+    """The codes and the images of some words, all of one size."""
+    readers = [constriction.stream.queue.RangeDecoder(some) for some in words]
+    index = _read_index(codec, readers, size)
+    twin, z, batch = codec.twin, _whole(codec, index), len(words)
+    if not twin.window.layers:  # no pixel waits for another
+        blank = torch.zeros(batch, twin.head.colours, *size, dtype=twin.dtype)
+        like = blank[:, 0].long()
+        return Decoded(index, _read_pixels(readers, cast(WholeDistribution, twin(z, blank)), like, _in_turn(like)).to(twin.dtype))
     # Beside each pixel stands its row, counted from 1: so the order of the words is that of the rows, and no matter of the engine's memory.
-    rows = torch.arange(1.0, size[0] + 1, dtype=twin.dtype).view(1, 1, -1, 1).expand(1, 1, *size)
+    rows = torch.arange(1.0, size[0] + 1, dtype=twin.dtype).view(1, 1, -1, 1).expand(batch, 1, *size)
     front, out = Wavefront(twin.net, twin.spread(z, size), rows), twin.out.pointwise()
 
     def write(seen: Seen, beside: Tensor) -> tuple[Tensor, Tensor]:
         told = cast(WholeDistribution, twin.head(out(seen.features), seen.prediction))
-        row = beside.flatten()
+        row = beside.view(-1, batch)[:, 0]
         inside = torch.argsort(row)[int((row == 0).sum()) :]
-        pixels = read(told, inside, torch.zeros(len(row), 1, 1, dtype=torch.long))
+        order = inside * batch + torch.arange(batch).unsqueeze(1)
+        pixels = _read_pixels(readers, told, torch.zeros(len(beside), 1, 1, dtype=torch.long), order).to(twin.dtype)
         return pixels, twin.image(pixels)
 
-    return front.run(write)
+    return Decoded(index, front.run(write))
+
+
+def _read_index(codec: Codec, readers: list[Any], size: tuple[int, int]) -> Index:
+    """The indices of the codes, which come first."""
+    if codec.codebook is None:
+        return None
+    shape = codec.code_shape(size)
+    like = torch.zeros(len(readers), shape[0], math.prod(shape[1:]), dtype=torch.long)
+    level = _read(readers, codec.codebook.shares(like.shape[2]), like, _in_turn(like))
+    return codec.codebook.of_levels(level).view(len(readers), *shape)
+
+
+def _in_turn(like: Int64[Tensor, "B ..."]) -> Int64[Tensor, "B n"]:
+    """The places of each image, one after another."""
+    return torch.arange(like.numel()).view(len(like), -1)
+
+
+def _read_pixels(readers: list[Any], told: WholeDistribution, like: Int64[Tensor, "N H W"], order: Int64[Tensor, "B n"]) -> Int64[Tensor, "N C H W"]:
+    levels: list[Tensor] = []
+    for c in range(told.colours):
+        levels.append(_read(readers, told.colour(c, levels), like, order))
+    return torch.stack(levels, dim=1)
+
+
+def _read(readers: list[Any], shares: Shares, like: Int64[Tensor, "N H W"], order: Int64[Tensor, "B n"]) -> Int64[Tensor, "N H W"]:
+    """Levels like ``like``, of which each image has some places, in this order."""
+    halving, upper = Halving(shares, like), torch.zeros_like(like, dtype=torch.bool)
+    for _ in halving.middles():
+        chances = torch.take(_chances(halving).expand_as(like), order).numpy()
+        answers = [reader.decode(_ANSWER, some) for reader, some in zip(readers, chances, strict=True)]
+        upper.view(-1)[order] = torch.from_numpy(np.stack(answers)).bool()
+        halving.take(upper)
+    return halving.low
+
+
+def _whole(codec: Codec, index: Index) -> Tensor | None:
+    return None if index is None or codec.codebook is None else codec.codebook.whole(index).to(codec.twin.dtype)
 
 
 def _chances(halving: Halving) -> Float[Tensor, "B H W"]:

@@ -7,7 +7,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from functools import cache, cached_property
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -31,26 +32,28 @@ REACH, FINE = 24, 1024
 INVERSE_BITS = 20
 
 
-class Shares(Protocol):
+class Shares(ABC):
     """How the frequencies of one colour of some pixels are shared out among its levels."""
 
-    @property
-    def levels(self) -> int:
-        """How many levels there are."""
-        ...
+    levels: int
 
     @property
     def total(self) -> int:
         """``F(levels)``: all frequencies together."""
-        ...
+        return 2**MASS_BITS + self.levels
+
+    @abstractmethod
+    def between(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
+        """``F(x)``: the frequencies of all levels below ``x``, which is none of the ends 0 and ``levels``; strictly increasing."""
 
     def below(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
-        """``F(x)``: the frequencies of all levels below ``x``, from 0 for the lowest; strictly increasing."""
-        ...
+        """``F(x)`` for any ``x`` from 0 to ``levels``."""
+        inner = self.between(x.clamp(1, self.levels - 1))
+        return torch.where(x <= 0, 0, torch.where(x >= self.levels, self.total, inner))
 
 
 @dataclass(frozen=True, eq=False)
-class WholeLogistics:
+class WholeLogistics(Shares):
     """A mixture of logistics over the levels of one colour: ``F(x) = sum_k w_k C((x - 1/2 - m_k) / s_k) + x``."""
 
     levels: int
@@ -60,25 +63,26 @@ class WholeLogistics:
     scales: Int64[Tensor, "B K H W"]
     """numbers of entries of the table of scales"""
 
-    @property
-    def total(self) -> int:
-        return 2**MASS_BITS + self.levels
+    def between(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
+        return self.between_each(x).mul_(self.weights).sum(1).bitwise_right_shift_(WEIGHT_BITS).add_(x)
 
-    def below(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
-        return ((self.weights * self.below_each(x)).sum(1) >> WEIGHT_BITS).where(x < self.levels, 2**MASS_BITS) + x
-
-    def below_each(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B K H W"]:
+    def between_each(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B K H W"]:
         """The mass of each component below ``x``, of ``2^24``."""
-        logistic = table(sigmoid, -REACH * FINE, REACH * FINE, FINE, 2**MASS_BITS).to(x.device)
-        inverse = inverse_scales().to(x.device)[self.scales]
-        away = (MEAN_STEP * x - MEAN_STEP // 2).unsqueeze(1) - self.means
-        place = ((away * inverse) >> INVERSE_BITS).clamp(-REACH * FINE, REACH * FINE) + REACH * FINE
-        level = x.unsqueeze(1)
-        return torch.where(level <= 0, 0, torch.where(level >= self.levels, 2**MASS_BITS, logistic[place]))
+        slope, offset = self._line
+        place = torch.addcmul(offset, x.unsqueeze(1), slope).bitwise_right_shift_(INVERSE_BITS).clamp_(0, 2 * REACH * FINE)
+        return torch.take(logistic().to(x.device), place)
+
+    @cached_property
+    def _line(self) -> tuple[Int64[Tensor, "B K H W"], Int64[Tensor, "B K H W"]]:
+        """The place of a level in the logistic's table, times ``2^20``, as a straight line: its slope and its offset."""
+        inverse = torch.take(inverse_scales().to(self.scales.device), self.scales)
+        return MEAN_STEP * inverse, (REACH * FINE << INVERSE_BITS) - (self.means + MEAN_STEP // 2) * inverse
 
     def given(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B K H W"]:
         """The weights of the components once this colour is known to be ``x``."""
-        mass = self.below_each(x + 1) - self.below_each(x) + 1  # none is ruled out by rounding alone
+        low, high = (self.between_each(level.clamp(1, self.levels - 1)) for level in (x, x + 1))
+        above = torch.where((x + 1 >= self.levels).unsqueeze(1), 2**MASS_BITS, high)
+        mass = above - torch.where((x <= 0).unsqueeze(1), 0, low) + 1  # none is ruled out by rounding alone
         share = self.weights * mass
         return (share << WEIGHT_BITS) // share.sum(1, keepdim=True)
 
@@ -87,20 +91,19 @@ class Halving:
     """The levels that are left for one colour of some pixels, and the frequencies below their ends."""
 
     def __init__(self, shares: Shares, like: Int64[Tensor, "B H W"]) -> None:
-        self.shares = shares
-        self.low, self.high = torch.zeros_like(like), torch.full_like(like, shares.levels)
-        self.below_low, self.below_high = shares.below(self.low), shares.below(self.high)
+        self.shares, self.low = shares, torch.zeros_like(like)
+        self.below_low, self.below_high = torch.zeros_like(like), torch.full_like(like, shares.total)
 
     def middles(self) -> Iterator[Int64[Tensor, "B H W"]]:
         """The middle of each halving, down to one level; ``take`` must be told which half it is."""
         for bit in reversed(range((self.shares.levels - 1).bit_length())):
-            self.middle = self.low + 2**bit
-            self.below_middle = self.shares.below(self.middle)
+            self.middle = (self.low + 2**bit).clamp_(max=self.shares.levels - 1)
+            self.below_middle = self.shares.between(self.middle)
             yield self.middle
 
     def take(self, upper: Bool[Tensor, "B H W"]) -> None:
         """Go on in the upper half, or in the lower."""
-        self.low, self.high = torch.where(upper, self.middle, self.low), torch.where(upper, self.high, self.middle)
+        self.low = torch.where(upper, self.middle, self.low)
         self.below_low = torch.where(upper, self.below_middle, self.below_low)
         self.below_high = torch.where(upper, self.below_high, self.below_middle)
 
@@ -166,7 +169,7 @@ class WholePixels(WholeDistribution):
 
 
 @dataclass(frozen=True, eq=False)
-class WholeBits(WholeDistribution):
+class WholeBits(Shares, WholeDistribution):
     """Pixels of two levels, from their logits in steps of ``1 / BIT_STEP``: their own shares, since they have but one colour."""
 
     logits: Int64[Tensor, "B H W"]
@@ -176,19 +179,20 @@ class WholeBits(WholeDistribution):
     def colours(self) -> int:
         return 1
 
-    @property
-    def total(self) -> int:
-        return 2**MASS_BITS + self.levels
-
     def colour(self, c: int, earlier: Sequence[Int64[Tensor, "B H W"]]) -> Shares:
         return self
 
-    def below(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
+    def between(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:
         chances = table(sigmoid, -REACH * BIT_STEP, REACH * BIT_STEP, BIT_STEP, 2**MASS_BITS).to(x.device)
-        black = chances[REACH * BIT_STEP - self.logits.clamp(-REACH * BIT_STEP, REACH * BIT_STEP)]
-        return torch.where(x <= 0, 0, torch.where(x >= 2, 2**MASS_BITS, black)) + x
+        return torch.take(chances, REACH * BIT_STEP - self.logits.clamp(-REACH * BIT_STEP, REACH * BIT_STEP)) + 1
 
 
+def logistic() -> Int64[Tensor, " n"]:
+    """The mass of the standard logistic below each of ``FINE`` places a unit, from ``-REACH`` to ``REACH``."""
+    return table(sigmoid, -REACH * FINE, REACH * FINE, FINE, 2**MASS_BITS)
+
+
+@cache
 def inverse_scales() -> Int64[Tensor, " n"]:
     """For each scale: entries of the logistic's table for each step of a mean, times ``2^20``."""
     first, last = SCALES[0], SCALES[-1]

@@ -24,19 +24,12 @@ from vlae.core.encoder import VectorMap
 from vlae.core.layers import Conv, Linear, ResBlock, Upsample
 from vlae.core.taps import IMAGE
 
-EXACT = 2**24
-"""Below it, float32 holds every whole number."""
+EXACT = {torch.float32: 2**24, torch.float64: 2**53}
+"""Below it, floats hold every whole number."""
 CODE_FRACTION, CODE_MOST = 4, 511
-
-
-def quantised(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """A code in whole numbers."""
-    return (z * 2**CODE_FRACTION).round().clamp(-CODE_MOST, CODE_MOST)
-
-
-def back(z: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The code that whole numbers stand for."""
-    return z / 2**CODE_FRACTION
+SMALL = 127
+GREY, GREY_STEP = (77.0, 150.0, 29.0), 4
+"""The luminance of red, green and blue in steps of a quarter of a level, times ``2^6``."""
 
 
 class _Part(NamedTuple):
@@ -51,6 +44,8 @@ class _Part(NamedTuple):
 class Twin(Decoder):
     """A decoder of whole numbers: it takes whole codes, and its distributions are whole mixtures."""
 
+    fraction: int
+
     @property
     def dtype(self) -> torch.dtype:
         """Of the floats that hold its whole numbers."""
@@ -60,7 +55,11 @@ class Twin(Decoder):
         return cast(WholeDistribution, super().forward(z, x))
 
     def image(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-        return 2 * x - (self.head.levels - 1)
+        steps = 1
+        if self.window.context == "grey" and self.head.colours == 3:
+            steps = GREY_STEP
+            x = (x * x.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True).mul_(steps / sum(GREY)).round_()
+        return 2 * x - steps * (self.head.levels - 1)
 
 
 @torch.no_grad()
@@ -71,9 +70,14 @@ def twin(decoder: Decoder, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> Twi
         NotImplementedError: it has a part that has no twin.
         ValueError: its values or weights are too large for whole numbers.
     """
-    if decoder.head.levels > 256 or decoder.window.context != "pixels":
-        raise NotImplementedError("only images of at most 8 bits, seen as pixels, have a twin")
-    return _Maker(_fraction(decoder, z, x)).twin(decoder)
+    if decoder.window.context in ("low", "high"):
+        raise NotImplementedError("a window on the smoothed image, or on what smoothing takes away, has no twin")
+    return _Maker(decoder, _fraction(decoder, z, x)).twin()
+
+
+def blank(decoder: Decoder, fraction: int) -> Twin:
+    """A twin of the same kind, with values in steps of ``2^-fraction``, to be filled with the numbers of another."""
+    return _Maker(decoder, fraction).twin()
 
 
 def _fraction(decoder: Decoder, z: Tensor | None, x: Tensor) -> int:
@@ -98,25 +102,28 @@ def _fraction(decoder: Decoder, z: Tensor | None, x: Tensor) -> int:
 
 
 class _Maker:
-    """Makes the twins of modules whose values are in steps of ``2^-fraction``."""
+    """Makes the twin of a decoder, with values in steps of ``2^-fraction``."""
 
-    def __init__(self, fraction: int) -> None:
-        self.fraction = fraction
+    def __init__(self, decoder: Decoder, fraction: int) -> None:
+        self.decoder, self.fraction, self.levels = decoder, fraction, decoder.head.levels
+        self.dtype = torch.float32 if self.levels <= 256 else torch.float64
+        self.exact = EXACT[self.dtype]
 
-    def twin(self, decoder: Decoder) -> Twin:
-        whole = copy.deepcopy(decoder)
+    def twin(self) -> Twin:
+        whole = copy.deepcopy(self.decoder)
         whole.__class__ = Twin
         assert isinstance(whole, Twin)
+        whole.fraction = self.fraction
         if whole.code_map is not None:
             if isinstance(whole.code_map, VectorMap):
                 whole.code_map.__class__ = WholeVectorMap
                 whole.code_map.elu, whole.code_map.second = WholeElu(self.fraction), self.conv(whole.code_map.second)  # type: ignore[assignment]
             whole.code_map.first = self.conv(whole.code_map.first, CODE_FRACTION, CODE_MOST)  # type: ignore[assignment]
             whole.code_map.up = nn.Sequential(*(self.module(module) for module in whole.code_map.up))
-        self.net(whole.net, decoder.head.levels)
-        head = _head(decoder.head, _prediction(whole.net, decoder.head.levels))
-        whole.head, whole.out = head, self.out(whole.out, head)  # type: ignore[assignment]
-        return whole.requires_grad_(False)
+        self.net(whole.net)
+        whole.head = _head(whole.head, self.prediction(whole.net))  # type: ignore[assignment]
+        whole.out = self.out(whole.out, whole.head)  # type: ignore[assignment,arg-type]
+        return whole.requires_grad_(False).to(self.dtype)
 
     def module(self, module: nn.Module) -> nn.Module:
         """The twin of a module of the code map."""
@@ -136,29 +143,30 @@ class _Maker:
         """A convolution, or a linear map, whose input has its own ``fraction`` and ``most``, and whose output is values."""
         given = self.fraction if fraction is None else fraction
         weights, bias = conv.weight().double(), conv.b.double()
-        scale = _largest(lambda s: _bound(weights * 2.0 ** (s - given), most) + (bias * 2.0**s).round().abs())
-        whole = (weights * 2.0 ** (scale - given)).round().float(), (bias * 2.0**scale).round().float()
+        finest = SMALL / weights.abs().max().clamp(min=2.0**-30)  # the map of the code has most of the weights, and need not be finer
+        scale = self.largest(lambda s: _bound(weights * 2.0 ** (s - given), most) + (bias * 2.0**s).round().abs(), given + int(finest.log2().floor()))
+        whole = (weights * 2.0 ** (scale - given)).round(), (bias * 2.0**scale).round()
         maps = F.linear if isinstance(conv, Linear) else partial(_convolved, stride=conv.stride, padding=conv.padding)
         return WholeConv(maps, *whole, scale - self.fraction)
 
-    def net(self, net: CausalNet, levels: int) -> None:
+    def net(self, net: CausalNet) -> None:
         """Turn a causal network into whole numbers: all its layers have sums of one scale."""
-        per_layer = [self.parts(net, number, levels) for number in range(len(net.layers))]
-        scale = min((_largest(partial(_layer_bound, parts)) for parts in per_layer), default=0)
+        per_layer = [self.parts(net, number) for number in range(len(net.layers))]
+        scale = min((self.largest(partial(_layer_bound, parts)) for parts in per_layer), default=0)
         for number, parts in enumerate(per_layer):
-            wholes = [((w * 2.0**scale * factor).round().float(), (b * 2.0**scale).round().float()) for w, b, factor, _ in parts]
+            wholes = [((w * 2.0**scale * factor).round(), (b * 2.0**scale).round()) for w, b, factor, _ in parts]
             for k, conv in enumerate(net.convs[number]):
                 net.convs[number][k] = WholeTaps(conv, *wholes[k])  # type: ignore[index]
             if str(number) in net.conditions:
                 net.conditions[str(number)] = WholeConv(partial(_convolved, stride=1, padding=0), *wholes[-1])
-        net.gate = WholeGate(scale, self.fraction)  # type: ignore[assignment]
+        net.gate = WholeGate(net.width, scale, self.fraction, self.dtype)  # type: ignore[assignment]
 
-    def parts(self, net: CausalNet, number: int, levels: int) -> list[_Part]:
+    def parts(self, net: CausalNet, number: int) -> list[_Part]:
         """What a layer adds up: its reads, and the code."""
         parts: list[_Part] = []
+        brightest = (self.levels - 1) * (GREY_STEP if net.inputs < self.decoder.head.colours else 1)
         for read, conv in zip(net.layers[number].reads, net.convs[number], strict=True):
-            of_pixels = read.source == IMAGE
-            factor, most = (1 / (levels - 1), levels - 1) if of_pixels else (2.0**-self.fraction, MOST)
+            factor, most = (1 / brightest, brightest) if read.source == IMAGE else (2.0**-self.fraction, MOST)
             parts.append(_Part(conv.weight().double(), conv.b.double(), factor, most))
         if str(number) in net.conditions:
             condition = cast(Conv, net.conditions[str(number)])
@@ -170,22 +178,28 @@ class _Maker:
         factors, offsets = torch.tensor(head.rows(), dtype=torch.float64).unbind(1)
         weights, bias = out.weight().double().flatten(1) * factors.unsqueeze(1) * 2.0**-self.fraction, out.b.double() * factors + offsets
         parts = [_Part(w.unsqueeze(0), b.unsqueeze(0), 1.0, MOST) for w, b in zip(weights, bias, strict=True)]
-        scales = torch.tensor([_largest(partial(_layer_bound, [part])) for part in parts], dtype=torch.float64)
-        return WholeOut((weights * 2.0 ** scales.unsqueeze(1)).round().float(), (bias * 2.0**scales).round().float(), scales.float())
+        scales = torch.tensor([self.largest(partial(_layer_bound, [part])) for part in parts], dtype=torch.float64)
+        return WholeOut((weights * 2.0 ** scales.unsqueeze(1)).round(), (bias * 2.0**scales).round(), scales)
+
+    def prediction(self, net: CausalNet) -> int:
+        """Turn the linear prediction into whole numbers, and tell by how many powers of two its sums are smaller than the steps of a mean."""
+        if net.prediction is None:
+            return 0
+        weights = net.prediction.double() * MEAN_STEP / 2
+        shift = self.largest(lambda s: _bound(weights * 2.0**s, self.levels - 1))
+        net.prediction = nn.Parameter((weights * 2.0**shift).round(), requires_grad=False)
+        return shift
+
+    def largest(self, bound: Callable[[int], Tensor], most: int = 30) -> int:
+        """The largest scale, up to ``most``, at which every sum is exact."""
+        for scale in range(min(30, most), -30, -1):
+            if (bound(scale) < self.exact).all():
+                return scale
+        raise ValueError("the decoder's weights are too large for whole numbers")
 
 
 def _head(head: Head, prediction_shift: int) -> WholeHead | WholeBitHead:
     return WholeHead(head.levels, head.colours, head.components, prediction_shift) if isinstance(head, LogisticHead) else WholeBitHead()
-
-
-def _prediction(net: CausalNet, levels: int) -> int:
-    """Turn the linear prediction into whole numbers, and tell by how many powers of two its sums are sixteenths of a level."""
-    if net.prediction is None:
-        return 0
-    weights = net.prediction.double() * MEAN_STEP / 2
-    shift = _largest(lambda s: _bound(weights * 2.0**s, levels - 1))
-    net.prediction = nn.Parameter((weights * 2.0**shift).round().float(), requires_grad=False)
-    return shift
 
 
 def _convolved(x: Tensor, weights: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
@@ -199,11 +213,3 @@ def _bound(weights: Tensor, most: int) -> Tensor:
 
 def _layer_bound(parts: Sequence[_Part], scale: int) -> Tensor:
     return torch.stack([_bound(w * 2.0**scale * factor, most) + (b * 2.0**scale).round().abs() for w, b, factor, most in parts]).sum(0)
-
-
-def _largest(bound: Callable[[int], Tensor]) -> int:
-    """The largest scale at which every sum is exact."""
-    for scale in range(30, -30, -1):
-        if (bound(scale) < EXACT).all():
-            return scale
-    raise ValueError("the decoder's weights are too large for whole numbers")

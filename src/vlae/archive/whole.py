@@ -21,12 +21,12 @@ from vlae.core.layers import TapConv
 
 MOST = 2047
 """of values: ``|v| <= MOST``, which stands for ``MOST / 2^fraction``"""
-GATE_FRACTION, GATE_MOST, GATE_SCALE = 5, 256, 1024
+GATE_FRACTION, GATE_SCALE = 5, 1024
 
 
-def lowered(sums: Tensor, shift: int | Tensor) -> Tensor:
-    """Sums in steps of ``2^-shift``, brought back to whole numbers of 1: exact but for one rounding to the nearest."""
-    return torch.mul(sums, 2.0**-shift).round_()
+def rounder(dtype: torch.dtype) -> float:
+    """A number so large that what is added to it is rounded to the nearest whole number, of two the even one."""
+    return 1.5 * 2.0 ** {torch.float32: 23, torch.float64: 52}[dtype]
 
 
 class WholeConv(nn.Module):
@@ -35,14 +35,15 @@ class WholeConv(nn.Module):
     Args:
         convolve: how it reads its input, given weights.
         weights, bias: whole numbers.
-        shift: by so many powers of two its sums are lowered to values; None to leave them as they are.
+        shift: by so many powers of two its sums are lowered to values, with one rounding to the nearest; None to leave them as they are.
     """
 
     def __init__(self, convolve: Callable[[Tensor, Tensor, Tensor], Tensor], weights: Tensor, bias: Tensor, shift: int | None = None) -> None:
         super().__init__()
-        self.convolve, self.shift = convolve, shift
+        self.convolve = convolve
         self.register_buffer("w", weights)
         self.register_buffer("b", bias)
+        self.register_buffer("step", None if shift is None else torch.tensor(2.0**-shift, dtype=weights.dtype))
 
     def weight(self) -> Tensor:
         """The weights."""
@@ -52,7 +53,7 @@ class WholeConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self.b, Tensor)
         sums = self.convolve(x, self.weight(), self.b)
-        return sums if self.shift is None else lowered(sums, self.shift).clamp_(-MOST, MOST)
+        return sums.mul_(self.step).round_().clamp_(-MOST, MOST) if isinstance(self.step, Tensor) else sums
 
 
 class WholeElu(nn.Module):
@@ -60,7 +61,7 @@ class WholeElu(nn.Module):
 
     def __init__(self, fraction: int) -> None:
         super().__init__()
-        self.register_buffer("table", table(elu, -MOST, 0, 2**fraction, 2**fraction).float())
+        self.register_buffer("table", table(elu, -MOST, 0, 2**fraction, 2**fraction).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self.table, Tensor)
@@ -79,43 +80,45 @@ class WholeResBlock(nn.Module):
 
 
 class WholeGate(nn.Module):
-    """``residual + a sigmoid(b)`` of sums in steps of ``2^-scale``; the sigmoid is a table."""
+    """``residual + a sigmoid(b)`` of the halves of sums in steps of ``2^-scale``; the sigmoid is a table.
 
-    def __init__(self, scale: int, fraction: int) -> None:
+    Both halves are brought to whole numbers at once, by adding a number so large that only these are left; the bits of the sum then tell the
+    place in the table.
+    """
+
+    def __init__(self, width: int, scale: int, fraction: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.to_value, self.to_gate = 2.0 ** (fraction - scale), 2.0 ** (GATE_FRACTION - scale)
-        self.register_buffer("table", table(sigmoid, -GATE_MOST, GATE_MOST, 2**GATE_FRACTION, GATE_SCALE).float())
+        steps = [2.0 ** (fraction - scale)] * width + [2.0 ** (GATE_FRACTION - scale)] * width
+        self.register_buffer("steps", torch.tensor(steps, dtype=dtype))
+        opened = table(sigmoid, -MOST, MOST, 2**GATE_FRACTION, GATE_SCALE).to(dtype) / GATE_SCALE
+        self.register_buffer("table", opened, persistent=False)
 
     def forward(self, total: Float[Tensor, "B D ..."], residual: Float[Tensor, "B C ..."] | None) -> Float[Tensor, "B C ..."]:
-        assert isinstance(self.table, Tensor)
-        shown, gate = total.chunk(2, dim=1)
-        opened = self.table[((gate * self.to_gate).round_().clamp_(-GATE_MOST, GATE_MOST) + GATE_MOST).long()]
-        out = (shown * self.to_value).round_().clamp_(-MOST, MOST).mul_(opened).mul_(1 / GATE_SCALE).round_()
-        return out if residual is None else out.add_(residual).clamp_(-MOST, MOST)
+        rows = total.movedim(1, -1)
+        kept = None if residual is None else residual.movedim(1, -1).reshape(-1, rows.shape[-1] // 2)
+        out = rows.new_empty(rows.numel() // rows.shape[-1], rows.shape[-1] // 2)
+        for operation in self.bound(rows.reshape(-1, rows.shape[-1]).clone(), kept, out):
+            operation()
+        return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
 
-    def bound(
-        self, shown: Float[Tensor, "N C"], gate: Float[Tensor, "N C"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]
-    ) -> list[Operation]:
+    def bound(self, total: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
         """The same for some pixels, as operations that are repeated."""
-        assert isinstance(self.table, Tensor)
-        places, opened = torch.empty(gate.shape, dtype=torch.long, device=gate.device), torch.empty_like(gate)
-        work: list[Operation] = [
-            partial(gate.mul_, self.to_gate),
-            gate.round_,
-            partial(gate.clamp_, -GATE_MOST, GATE_MOST),
-            partial(gate.add_, GATE_MOST),
-            partial(places.copy_, gate),
-            partial(torch.take, self.table, places, out=opened),
-            partial(shown.mul_, self.to_value),
-            shown.round_,
-            partial(shown.clamp_, -MOST, MOST),
-            partial(shown.mul_, opened),
-            partial(shown.mul_, 1 / GATE_SCALE),
-            shown.round_,
+        assert isinstance(self.table, Tensor) and isinstance(self.steps, Tensor)
+        large, kind = rounder(total.dtype), torch.int32 if total.dtype == torch.float32 else torch.int64
+        base, first = total.new_tensor(large), int(total.new_tensor(large - MOST).view(kind))
+        shown, gate = total.chunk(2, dim=1)
+        places, opened = torch.empty(gate.shape, dtype=kind, device=gate.device), torch.empty_like(out)
+        return [
+            partial(torch.addcmul, base, total, self.steps, out=total),
+            partial(total.clamp_, large - MOST, large + MOST),
+            partial(torch.sub, gate.view(kind), first, out=places),
+            partial(torch.index_select, self.table, 0, places.view(-1), out=opened.view(-1)),
+            partial(shown.sub_, large),
+            partial(out.fill_, large) if residual is None else partial(torch.add, residual, large, out=out),
+            partial(out.addcmul_, shown, opened),
+            partial(out.sub_, large),
+            partial(out.clamp_, -MOST, MOST),
         ]
-        if residual is None:
-            return [*work, partial(out.copy_, shown)]
-        return [*work, partial(shown.add_, residual), partial(torch.clamp, shown, -MOST, MOST, out=out)]
 
 
 class WholeVectorMap(VectorMap):

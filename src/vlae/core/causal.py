@@ -127,10 +127,9 @@ class Gate(nn.Module):
         out: Tensor = _Gate.apply(total)
         return out if residual is None else residual + out
 
-    def bound(
-        self, shown: Float[Tensor, "N C"], gate: Float[Tensor, "N C"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]
-    ) -> list[Operation]:
-        """The same for some pixels, as operations that are repeated: they turn what the halves of the sum hold by then into ``out``."""
+    def bound(self, total: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
+        """The same for some pixels, as operations that are repeated: they turn what the sum holds by then into ``out``."""
+        shown, gate = total.chunk(2, dim=1)
         if residual is None:
             return [gate.sigmoid_, partial(torch.mul, shown, gate, out=out)]
         return [gate.sigmoid_, partial(torch.addcmul, residual, shown, gate, out=out)]

@@ -377,11 +377,10 @@ class Wavefront:
         columns = self.hidden.all_at(phase, part.slots)
         work: dict[int, list[Operation]] = {}
         for team, sums in zip(self.teams, part.sums, strict=True):
-            shown, gates = (half.unbind() for half in sums.chunk(2, dim=2))
             for place, (number, whole) in enumerate(zip(team.numbers, sums.unbind(), strict=True)):
                 late = [o for read in team.late if read.reader == place for o in self._late(read, whole, columns, phase, part)]
                 residual = self._residual(number, columns, phase, part)
-                work[number] = [*late, *self.net.gate.bound(shown[place], gates[place], residual, out=columns[number + 1 - self.first])]
+                work[number] = [*late, *self.net.gate.bound(whole, residual, out=columns[number + 1 - self.first])]
         return [operation for number in sorted(work) for operation in work[number]]
 
     def _late(self, read: _Read, sums: Float[Tensor, "N D"], columns: Sequence[Tensor], phase: int, part: _Part) -> Iterator[Operation]:

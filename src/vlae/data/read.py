@@ -14,6 +14,8 @@ profile), floating-point and 32-bit values, GIF, and whatever is damaged, cut sh
 import logging
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +41,9 @@ IMAGE_SUFFIXES = {
 }
 NOT_AN_IMAGE = "not an image (PNG, JPEG, BMP, TIFF or WebP)"
 OVER_WHITE = "transparency laid over white"
+PALETTE_TO_RGB = "palette to RGB"
+EXIF_IGNORED = "unreadable EXIF ignored"
+ORIENTATION = 274  # the EXIF and TIFF tag
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -50,7 +55,6 @@ _SIGNATURES = (
     (b"GIF8", "GIF"),
 )
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
-_ORIENTATION = 274  # the EXIF and TIFF tag
 
 # tifffile logs what it also raises; without a handler of its own that would be printed beside our one sentence
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -94,6 +98,14 @@ def read_image(path: Path, max_pixels: int = 100_000_000) -> Picture:
 
 def decode(path: Path, max_pixels: int) -> Picture:
     """As ``read_image``, but raises ``Refused`` with the bare reason: for those who leave an image out and go on."""
+    kind, head = recognise(path)
+    with refusing():
+        picture = _decode_tiff(path, max_pixels) if kind == "TIFF" else _decode_pillow(path, kind, head, max_pixels)
+    return picture._replace(notes=picture.notes + wrongly_named(path, kind))
+
+
+def recognise(path: Path) -> tuple[str, bytes]:
+    """The format of a file and its first 26 bytes; ``Refused`` where it is none that we read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise Refused("not a regular file")
@@ -108,10 +120,13 @@ def decode(path: Path, max_pixels: int) -> Picture:
         raise Refused(NOT_AN_IMAGE)
     if kind == "GIF":
         raise Refused("GIF, mostly used for animations, is not read")
-    picture = _decode(path, kind, head, max_pixels)
+    return kind, head
+
+
+def wrongly_named(path: Path, kind: str) -> tuple[str, ...]:
+    """The note on a file whose name says another format than its content."""
     named = IMAGE_SUFFIXES.get(path.suffix.lower())
-    wrongly_named = () if named in (None, kind) else (f"named {path.suffix.lower()} but is {kind}",)
-    return picture._replace(notes=picture.notes + wrongly_named)
+    return () if named in (None, kind) else (f"named {path.suffix.lower()} but is {kind}",)
 
 
 def sniff(head: bytes) -> str | None:
@@ -140,13 +155,13 @@ def write_png(path: Path, pixels: Pixels, depth: int) -> None:
         Image.fromarray(plane.astype(bool) if depth == 1 else plane).save(file, "PNG")
 
 
-def _decode(path: Path, kind: str, head: bytes, max_pixels: int) -> Picture:
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn whatever a decoder raises in the body into ``Refused``, and silence its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of a decoder's worries is an error or a note here
-            if kind == "TIFF":
-                return _decode_tiff(path, max_pixels)
-            return _decode_pillow(path, kind, head, max_pixels)
+            yield
     except Refused:
         raise
     except Image.DecompressionBombError as error:
@@ -164,44 +179,49 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
         raise Refused(f"{height} x {width} pixels, more than data.max_pixels {max_pixels}")
 
 
-def _decode_pillow(path: Path, kind: str, head: bytes, max_pixels: int) -> Picture:
+@contextmanager
+def one_picture(path: Path, kind: str, max_pixels: int) -> Iterator[tuple[Image.Image, tuple[str, ...]]]:
+    """The one picture, decoded, of a file that Pillow reads, with notes; ``Refused`` where it moves or is larger than ``max_pixels``."""
     with Image.open(path, formats=(kind,)) as image:
         _check_size(image.height, image.width, max_pixels)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and kind != "JPEG":
             raise Refused(f"animated ({frames} frames)")
         image.load()
-        orientation = _exif_orientation(image)
-        picture = _from_pillow(image)
-    notes = picture.notes
+        yield image, ("main picture of several in a JPEG",) if frames > 1 else ()
+
+
+def _decode_pillow(path: Path, kind: str, head: bytes, max_pixels: int) -> Picture:
+    with one_picture(path, kind, max_pixels) as (image, notes):
+        orientation = exif_orientation(image)
+        picture = from_pillow(image)
     if orientation is None:
-        notes += ("unreadable EXIF ignored",)
-    if frames > 1:
-        notes += ("main picture of several in a JPEG",)
+        notes += (EXIF_IGNORED,)
     if kind == "PNG" and head[24] == 16 and picture.depth == 8:  # the bit depth in a PNG's first chunk; Pillow keeps the upper byte
         notes += ("16-bit values to 8 bits",)
-    return _turned(picture._replace(notes=notes), orientation)
+    return _turned(picture._replace(notes=picture.notes + notes), orientation)
 
 
-def _exif_orientation(image: Image.Image) -> object:
+def exif_orientation(image: Image.Image) -> object:
     """The orientation tag, 1 (upright) where there is none, None where the EXIF cannot be read: the pixels are whole all the same."""
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        return image.getexif().get(ORIENTATION, 1)
     except Exception:  # as for the decoders
         return None
 
 
-def _from_pillow(image: Image.Image) -> Picture:
+def from_pillow(image: Image.Image) -> Picture:
+    """The pixels of a decoded image: exactly, but for transparency, which is laid over white."""
     if image.mode in ("RGBA", "LA", "PA") or (image.mode in ("P", "L", "RGB") and image.has_transparency_data):
         palette = image.mode in ("P", "PA")
         picture = _over_white(np.asarray(image.convert("LA" if image.mode in ("L", "LA") else "RGBA")))
-        return picture._replace(notes=("palette to RGB", *picture.notes)) if palette else picture
+        return picture._replace(notes=(PALETTE_TO_RGB, *picture.notes)) if palette else picture
     if image.mode == "1":
         return Picture(np.asarray(image).astype(np.uint8)[..., None], 1)
     if image.mode in ("I;16", "I;16B", "I;16L"):
         return Picture(np.asarray(image).astype(np.uint16)[..., None], 16)
     if image.mode == "P":
-        return Picture(np.asarray(image.convert("RGB")), 8, ("palette to RGB",))
+        return Picture(np.asarray(image.convert("RGB")), 8, (PALETTE_TO_RGB,))
     if image.mode in ("L", "RGB"):
         pixels = np.asarray(image)
         return Picture(pixels if image.mode == "RGB" else pixels[..., None], 8)
@@ -238,7 +258,9 @@ def _turned(picture: Picture, orientation: object) -> Picture:
     return picture._replace(pixels=np.ascontiguousarray(pixels), notes=(*picture.notes, "turned as EXIF says"))
 
 
-def _decode_tiff(path: Path, max_pixels: int) -> Picture:
+@contextmanager
+def one_page(path: Path, max_pixels: int) -> Iterator[Any]:
+    """The page of a TIFF that has one only, of at most ``max_pixels`` and whole numbers; ``Refused`` for any other."""
     with tifffile.TiffFile(path) as tiff:
         if len(tiff.pages) > 1:
             raise Refused(f"{len(tiff.pages)} pages in one file")
@@ -246,42 +268,56 @@ def _decode_tiff(path: Path, max_pixels: int) -> Picture:
         _check_size(page.imagelength, page.imagewidth, max_pixels)
         if page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "ub" or page.dtype.itemsize > 2:
             raise Refused(f"values of the kind {page.dtype}, not whole numbers of up to 16 bits")
-        values = np.asarray(page.asarray())
-        orientation = page.tags.valueof(_ORIENTATION, default=1)
-    values = np.moveaxis(values, page.axes.index("S"), -1) if "S" in page.axes else values[..., None]
-    return _turned(_from_tiff(page, values), orientation)
+        yield page
 
 
-def _from_tiff(page: Any, values: Pixels) -> Picture:
+def samples(page: Any) -> tuple[Pixels, int]:
+    """The values of a TIFF's page (h, w, c), and how many of the c channels are colours: one more is what TIFF calls an extra sample.
+
+    ``Refused`` for any other number of channels, and for colours that are neither grey, RGB nor a palette.
+    """
     photometric = tifffile.PHOTOMETRIC(page.photometric)
     jpeg = page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
-    if photometric == tifffile.PHOTOMETRIC.PALETTE and values.shape[2] == 1:
-        colours = (page.colormap >> 8).astype(np.uint8).T
-        return Picture(colours[values[..., 0]], 8, ("palette to RGB",))
-    if photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE):
-        return _with_extra(page, _whole_scale(page, values), channels=1)
+    greys = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.PALETTE)
     if photometric == tifffile.PHOTOMETRIC.RGB or (photometric == tifffile.PHOTOMETRIC.YCBCR and jpeg):  # imagecodecs turns it into RGB
-        return _with_extra(page, _whole_scale(page, values), channels=3)
-    raise Refused(_colours("CMYK" if photometric == tifffile.PHOTOMETRIC.SEPARATED else photometric.name))
+        channels = 3
+    elif photometric in greys:
+        channels = 1
+    else:
+        raise Refused(_colours("CMYK" if photometric == tifffile.PHOTOMETRIC.SEPARATED else photometric.name))
+    values = np.asarray(page.asarray())
+    values = np.moveaxis(values, page.axes.index("S"), -1) if "S" in page.axes else values[..., None]
+    if values.shape[2] - channels not in (0, 1) or (photometric == tifffile.PHOTOMETRIC.PALETTE and values.shape[2] > 1):
+        raise Refused(f"{values.shape[2]} channels")
+    return values.astype(np.uint8) if values.dtype == bool else values, channels
 
 
-def _whole_scale(page: Any, values: Pixels) -> Picture:
-    """Values as depth 1, 8 or 16: those of 2 or 4 bits are spread over 8, the 10 to 14 bits of cameras stay as they are."""
+def whole_scale(page: Any, values: Pixels) -> Picture:
+    """Values as depth 1, 8 or 16, black 0: those of fewer than 8 bits are spread over 8, the 10 to 14 bits of cameras stay as they are."""
     bits = page.bitspersample
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        values = (2**bits - 1 - values.astype(np.uint32)).astype(values.dtype if bits > 1 else np.uint8)
-    if bits == 1:
-        return Picture(values.astype(np.uint8), 1)
+        values = values.copy()
+        values[..., 0] = 2**bits - 1 - values[..., 0]
+    if bits == 1 and values.shape[2] == 1:
+        return Picture(values, 1)
     if bits < 8:
         return Picture((values.astype(np.uint32) * 255 // (2**bits - 1)).astype(np.uint8), 8)
     return Picture(values, 8 * values.dtype.itemsize)
 
 
-def _with_extra(page: Any, picture: Picture, channels: int) -> Picture:
-    """Settle what TIFF calls extra samples (one alpha, or one of unknown meaning), and bring colours to 8 bits."""
-    extra = picture.pixels.shape[2] - channels
-    if extra not in (0, 1) or (extra and picture.depth == 1):
-        raise Refused(f"{picture.pixels.shape[2]} channels")
+def _decode_tiff(path: Path, max_pixels: int) -> Picture:
+    with one_page(path, max_pixels) as page:
+        values, channels = samples(page)
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            picture = Picture((page.colormap >> 8).astype(np.uint8).T[values[..., 0]], 8, (PALETTE_TO_RGB,))
+        else:
+            picture = _settled(page, whole_scale(page, values), channels)
+        return _turned(picture, page.tags.valueof(ORIENTATION, default=1))
+
+
+def _settled(page: Any, picture: Picture, channels: int) -> Picture:
+    """Settle what TIFF calls an extra sample (alpha, or of unknown meaning), and bring colours to 8 bits."""
+    extra = picture.pixels.shape[2] > channels
     if picture.depth == 16 and (channels == 3 or extra):
         picture = Picture((picture.pixels >> 8).astype(np.uint8), 8, ("16-bit values to 8 bits",))
     if not extra:

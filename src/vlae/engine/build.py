@@ -1,13 +1,11 @@
 """From resolved settings to a model."""
 
 from vlae.core.codes import Prior
-from vlae.core.decoder import Decoder
-from vlae.core.distributions import BernoulliHead, Head, LogisticHead
-from vlae.core.encoder import CodeMap, Encoder, GridEncoder, GridMap, Pyramid, VectorEncoder, VectorMap
+from vlae.core.encoder import Encoder, GridEncoder, VectorEncoder
 from vlae.core.flows import Flow, grid_flow, vector_flow
+from vlae.core.plan import DecoderPlan
 from vlae.core.vlae import VLAE
-from vlae.core.window import Window
-from vlae.engine.settings import ImageFacts, Model, Settings
+from vlae.engine.settings import ImageFacts, Settings
 from vlae.errors import SettingError
 
 
@@ -23,67 +21,55 @@ def build(settings: Settings, facts: ImageFacts) -> VLAE:
         raise SettingError("This model cannot be built", rule=str(error), do="Change the settings of keep or of model") from None
 
 
+def decoder_plan(settings: Settings, facts: ImageFacts) -> DecoderPlan:
+    """What the decoder of resolved settings is made from."""
+    keep, model, crop = settings.keep, settings.model, settings.train.crop
+    assert keep.window is not None and keep.code != "auto"
+    return DecoderPlan(
+        window=keep.window,
+        context=keep.context or "pixels",
+        image=facts.size or ((crop, crop) if crop else None),
+        levels=2**facts.depth,
+        colours=facts.colours,
+        components=model.components or 0,
+        code=keep.code,
+        dims=keep.dims or keep.channels or 0,
+        hidden=model.hidden or 0,
+        widths=model.widths or (),
+        blocks=model.blocks or (),
+        block=model.encoder or "resnet",
+        map_channels=model.map_channels or 0,
+        width=model.width or 0,
+        pointwise=model.pointwise or 0,
+        condition=model.condition or "layers",
+    )
+
+
 def _build(settings: Settings, facts: ImageFacts) -> VLAE:
-    keep, model = settings.keep, settings.model
-    assert keep.window is not None
-    window = Window.of(keep.window, keep.context or "pixels", facts.size or _crop(settings))
-    if keep.code == "none":
-        return VLAE(Prior(), None, _decoder(settings, window, facts, None))
-    assert model.widths is not None and model.blocks is not None
-    if not len(model.widths) == len(model.blocks) >= 2:
+    model, plan = settings.model, decoder_plan(settings, facts)
+    if plan.code == "none":
+        return VLAE(Prior(), None, plan.decoder())
+    if not len(plan.widths) == len(plan.blocks) >= 2:
         raise ValueError("model.widths and model.blocks have one entry for each level of the encoder, at least two")
-    pyramid = Pyramid(model.widths, model.blocks, model.encoder or "resnet")
-    prior = Prior(_flow(settings, model.prior_steps, model.prior_hidden, bool(model.prior_scaled)) if model.prior == "af" else None)
-    encoder, code_map = _vector(settings, facts, pyramid) if keep.code == "vector" else _grid(settings, facts, pyramid)
-    return VLAE(prior, encoder, _decoder(settings, window, facts, code_map))
+    prior = Prior(_flow(plan, model.prior_steps, model.prior_hidden, bool(model.prior_scaled)) if model.prior == "af" else None)
+    return VLAE(prior, _encoder(settings, plan), plan.decoder())
 
 
-def _crop(settings: Settings) -> tuple[int, int] | None:
-    return (settings.train.crop, settings.train.crop) if settings.train.crop else None
+def _encoder(settings: Settings, plan: DecoderPlan) -> Encoder:
+    hidden, told = plan.hidden if plan.code == "vector" else plan.widths[-1], 0
+    flow = None
+    if settings.model.posterior == "iaf":
+        flow, told = _flow(plan, settings.model.posterior_steps, hidden, True, context=plan.dims), plan.dims
+    if plan.code == "vector":
+        assert plan.image is not None
+        return VectorEncoder(plan.pyramid, (plan.colours, *plan.image), plan.dims, hidden, flow, told)
+    stride = settings.keep.stride
+    if 2**plan.pyramid.levels != stride:
+        raise ValueError(f"an encoder of {plan.pyramid.levels + 1} levels has a stride of {2**plan.pyramid.levels}, not {stride}")
+    return GridEncoder(plan.pyramid, plan.colours, plan.dims, flow, told)
 
 
-def head(model: Model, facts: ImageFacts) -> Head:
-    """The distribution of a pixel that fits the images."""
-    if facts.depth == 1:
-        return BernoulliHead()
-    assert model.components is not None
-    return LogisticHead(2**facts.depth, facts.colours, model.components)
-
-
-def _decoder(settings: Settings, window: Window, facts: ImageFacts, code_map: CodeMap | None) -> Decoder:
-    model = settings.model
-    pixel = head(model, facts)
-    return Decoder(window, pixel, code_map, model.map_channels or 0, model.width or 0, model.pointwise or 0, model.condition or "layers")
-
-
-def _vector(settings: Settings, facts: ImageFacts, pyramid: Pyramid) -> tuple[Encoder, CodeMap]:
-    keep, model = settings.keep, settings.model
-    assert facts.size is not None and keep.dims is not None and model.hidden is not None and model.map_channels is not None
-    flow, told = _posterior_flow(settings, keep.dims, model.hidden)
-    encoder = VectorEncoder(pyramid, (facts.colours, *facts.size), keep.dims, model.hidden, flow, told)
-    return encoder, VectorMap(pyramid, facts.size, keep.dims, model.hidden, model.map_channels)
-
-
-def _grid(settings: Settings, facts: ImageFacts, pyramid: Pyramid) -> tuple[Encoder, CodeMap]:
-    keep, model = settings.keep, settings.model
-    assert keep.channels is not None and keep.stride is not None and model.map_channels is not None
-    if 2**pyramid.levels != keep.stride:
-        raise ValueError(f"an encoder of {pyramid.levels + 1} levels has a stride of {2**pyramid.levels}, not {keep.stride}")
-    flow, told = _posterior_flow(settings, keep.channels, pyramid.widths[-1])
-    return GridEncoder(pyramid, facts.colours, keep.channels, flow, told), GridMap(pyramid, keep.channels, model.map_channels)
-
-
-def _posterior_flow(settings: Settings, dims: int, hidden: int) -> tuple[Flow | None, int]:
-    if settings.model.posterior != "iaf":
-        return None, 0
-    return _flow(settings, settings.model.posterior_steps, hidden, True, context=dims), dims
-
-
-def _flow(settings: Settings, steps: int | None, hidden: int | None, scaled: bool, context: int = 0) -> Flow:
-    keep = settings.keep
+def _flow(plan: DecoderPlan, steps: int | None, hidden: int | None, scaled: bool, context: int = 0) -> Flow:
     assert steps is not None and hidden is not None
-    if keep.code == "vector":
-        assert keep.dims is not None
-        return vector_flow(keep.dims, steps, hidden, scaled=scaled, context=context)
-    assert keep.channels is not None
-    return grid_flow(keep.channels, steps, hidden, scaled=scaled, context=context)
+    make = vector_flow if plan.code == "vector" else grid_flow
+    return make(plan.dims, steps, hidden, scaled=scaled, context=context)

@@ -28,7 +28,6 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from vlae import __version__
 from vlae.core.vlae import VLAE
 from vlae.data import cache
 from vlae.data.files import beside, disk_errors, sha256
@@ -36,6 +35,7 @@ from vlae.data.imageset import ImageSet
 from vlae.engine.build import build
 from vlae.engine.settings import FORMAT, ImageFacts, Settings, validated
 from vlae.errors import DiskError, RunError, SettingError
+from vlae.version import __version__
 
 T = TypeVar("T")
 

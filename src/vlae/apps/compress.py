@@ -1,0 +1,268 @@
+"""Write a folder of images into an archive, from which every pixel comes back."""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vlae.archive.archive import MODELS, Archive
+from vlae.archive.codec import Codec
+from vlae.archive.pack import Plain, pack
+from vlae.archive.parts import LARGEST, About, Damaged, Row, write_part
+from vlae.core.vlae import VLAE
+from vlae.data.exact import Exact, read_exact
+from vlae.data.foreign import files_of
+from vlae.data.read import NOT_AN_IMAGE, Refused
+from vlae.data.source import LeftOut
+from vlae.data.spool import identity
+from vlae.engine.codec import codec_of, encoder_of
+from vlae.engine.pool import Progress, spread
+from vlae.engine.run import Run, check_outside, new_folder
+from vlae.engine.verify import verify
+from vlae.errors import ArchiveError, DataError
+
+PIXELS = 2**22
+"""of images that are worked on at once, at most, unless one has more"""
+ALREADY, ANOTHER = "in the archive", "another image of this name is in the archive"
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What became of a folder of images."""
+
+    images: int
+    already: int
+    """were in the archive, with the same pixels"""
+    left_out: tuple[LeftOut, ...]
+    pixels: int
+    """of the images that were added"""
+    file_bytes: int
+    """of their files"""
+    other_bytes: int
+    """as JPEG XL or PNG, whichever is smaller"""
+    stream_bytes: int
+    encodings: Mapping[str, int]
+    deleted: int
+
+
+def compress(
+    run: Run,
+    images: Path,
+    output: Path,
+    check: bool = True,
+    delete_originals: bool = False,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Compressed:
+    """Write an image, or all images of a folder, into a new archive or into one that was made with the same model.
+
+    What is in the archive already is passed over, so that the same command goes on with what was interrupted.
+
+    Args:
+        run: whose model is used.
+        images: an image or a folder of images.
+        output: the archive.
+        check: decode every image again before it counts as written.
+        delete_originals: delete the files of images that came out of the finished archive as they are.
+        processes: how many; one for each core by default.
+        progress: told the images done and all.
+
+    Raises:
+        DataError: no image could be used.
+        RunError: the model has no integer twin.
+        ArchiveError: the archive is of another model, or damaged.
+        DiskError: it cannot be written.
+    """
+    check_outside(output, images)
+    files = files_of(images)
+    archive = _archive(run, output)
+    known = _known(archive, files)
+    parts = list(spread(_Compress(run.folder, archive.folder, check, known), _jobs(archive, files, processes), len(files), processes, progress))
+    added = [kept for part in parts for kept in part.added]
+    left_out = tuple(left for part in parts for left in part.left_out)
+    already = sum(part.already for part in parts)
+    if not added and not already:
+        told = "; ".join(f"{left.name}: {left.reason}" for left in left_out[:3])
+        raise DataError(f"No image of {images} can be used", rule="At least one must be", found=told, do="Mend these or give others")
+    deleted = _delete(archive, files, processes) if delete_originals else 0
+    sums = {name: sum(getattr(kept, name) for kept in added) for name in ("pixels", "file_bytes", "other_bytes", "stream_bytes")}
+    return Compressed(len(added), already, left_out, **sums, encodings=dict(Counter(kept.encoding for kept in added)), deleted=deleted)
+
+
+def compress_arrays(run: Run, images: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Arrays, by their names, as an archive in memory. The process's own threads are used.
+
+    Args:
+        run: whose model is used.
+        images: (height, width), or with 1 to 4 channels behind: bool, uint8 or uint16.
+
+    Raises:
+        DataError: an array is no image.
+        RunError: the model has no integer twin.
+    """
+    plain = {name: _plain(name, array) for name, array in images.items()}
+    known = ((About(name, _identity(Exact(*image)), 1, None, None, image.pixels.nbytes), Exact(*image)) for name, image in plain.items())
+    with tempfile.TemporaryDirectory(prefix="vlae-") as folder:
+        archive = Archive.create(Path(folder), codec_of(run))
+        work = _Compress(run.folder, archive.folder, True, {})
+        rows = list(work.rows(iter(known), [], lambda done: None))
+        for first in range(0, len(rows), LARGEST):
+            write_part(archive.new_part(0), rows[first : first + LARGEST], archive.codec)
+        return archive.data
+
+
+def _plain(name: str, array: npt.NDArray[Any]) -> Plain:
+    depth = {"bool": 1, "uint8": 8, "uint16": 16}.get(str(array.dtype))
+    pixels = array[..., None] if array.ndim == 2 else array
+    if depth is None or pixels.ndim != 3 or not pixels.size or not 1 <= pixels.shape[2] <= (1 if depth == 1 else 4):
+        rule = "An image is (height, width) or (height, width, channels) of bool, uint8 or uint16"
+        raise DataError(f"{name} is no image", rule=rule, found=f"{array.shape} of {array.dtype}", do="Convert it")
+    return Plain(pixels.astype(np.uint8) if depth == 1 else pixels, depth)
+
+
+def _archive(run: Run, output: Path) -> Archive:
+    """The archive that is there, or a new one."""
+    if any((output / name).exists() for name in MODELS):
+        archive = Archive.open(output)
+        if archive.codec.weights != run.fingerprint():
+            raise ArchiveError(f"{output} was made with another model", rule="An archive has one model", do="Choose another --output, or its run")
+        return archive
+    codec = codec_of(run)
+    return Archive.create(new_folder(output), codec)
+
+
+def _known(archive: Archive, files: Mapping[str, Path]) -> dict[str, bytes]:
+    """The SHA-256 of what the archive has under the same names; of what is damaged there, nothing that is equal to anything."""
+    rows = archive.rows()
+    told = ((row.name, b"") if isinstance(row, Damaged) else (row.about.name, row.about.sha256) for row in rows)
+    return {name: sha for name, sha in told if name in files}
+
+
+def _jobs(archive: Archive, files: Mapping[str, Path], processes: int | None) -> list["_Job"]:
+    names, workers = list(files), processes or os.cpu_count() or 1
+    each = max(1, min(LARGEST, -(-len(names) // workers)))
+    chosen = [names[first : first + each] for first in range(0, len(names), each)]
+    return [_Job(archive.new_part(number), {name: files[name] for name in some}) for number, some in enumerate(chosen)]
+
+
+def _delete(archive: Archive, files: Mapping[str, Path], processes: int | None) -> int:
+    """Delete the files whose pixels the finished archive gives back, as they are on the disk now; how many."""
+    whole = verify(archive, processes).whole
+    sums = {row.about.name: row.about.sha256 for row in archive.rows() if isinstance(row, Row)}
+    deleted = 0
+    for name in whole:
+        if name in files and _sha256(files[name]) == sums[name]:
+            files[name].unlink()
+            deleted += 1
+    return deleted
+
+
+def _sha256(path: Path) -> bytes | None:
+    """Of the pixels of a file; None where they cannot be read."""
+    try:
+        image = read_exact(path)
+    except Refused:
+        return None
+    return _identity(image)
+
+
+def _identity(image: Exact) -> bytes:
+    return bytes.fromhex(identity(image.pixels, image.depth))
+
+
+class _Job(NamedTuple):
+    """The images that become one part."""
+
+    part: Path
+    files: Mapping[str, Path]
+
+
+class _Kept(NamedTuple):
+    """What is told of an image that was added."""
+
+    encoding: str
+    pixels: int
+    file_bytes: int
+    other_bytes: int
+    stream_bytes: int
+
+
+class _Part(NamedTuple):
+    """What became of the images of a part."""
+
+    added: list[_Kept]
+    already: int
+    left_out: list[LeftOut]
+
+
+@dataclass(frozen=True)
+class _Compress:
+    run: Path
+    archive: Path
+    check: bool
+    known: Mapping[str, bytes]
+
+    @cached_property
+    def model(self) -> VLAE:
+        return Run.open(self.run).model(torch.device("cpu"))
+
+    @cached_property
+    def codec(self) -> Codec:
+        return Archive.open(self.archive).codec
+
+    def __call__(self, job: _Job, step: Callable[[int], None]) -> _Part:
+        left_out: list[LeftOut] = []
+        images = self._read(job.files, left_out, step)
+        added: list[_Kept] = []
+        rows = self.rows(images, added, step)
+        if (first := next(rows, None)) is not None:
+            write_part(job.part, chain([first], rows), self.codec)
+        lost = [left for left in left_out if left.reason != ALREADY]
+        return _Part(added, len(left_out) - len(lost), lost)
+
+    def _read(self, files: Mapping[str, Path], left_out: list[LeftOut], step: Callable[[int], None]) -> Iterator[tuple[About, Exact]]:
+        """The images that are new; of the others why they are left out."""
+        for name, path in files.items():
+            try:
+                image, size = read_exact(path), path.stat().st_size
+            except (Refused, OSError) as refused:
+                left_out.append(LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE))
+                step(1)
+                continue
+            about = About(name, _identity(image), image.orientation, image.icc, image.exif, size)
+            if not self.known.get(name):
+                yield about, image
+                continue
+            same = self.known[name] == about.sha256
+            left_out.append(LeftOut(name, ALREADY if same else ANOTHER, harmless=same))
+            step(1)
+
+    def rows(self, images: Iterator[tuple[About, Exact]], added: list[_Kept], step: Callable[[int], None]) -> Iterator[Row]:
+        """Images as rows; what is told of each is ``added``."""
+        for some in _grouped(images):
+            packed = pack(self.codec, encoder_of(self.model), [Plain(image.pixels, image.depth) for _, image in some], self.check)
+            for (about, image), one in zip(some, packed, strict=True):
+                added.append(_Kept(one.stored.encoding, image.pixels[..., 0].size, about.file_bytes, one.other_bytes, len(one.stored.stream)))
+                yield Row(about, one)
+            step(len(some))
+
+
+def _grouped(images: Iterator[tuple[About, Exact]]) -> Iterator[list[tuple[About, Exact]]]:
+    """So many images at once as fit into memory."""
+    group: list[tuple[About, Exact]] = []
+    for one in images:
+        group.append(one)
+        if sum(image.pixels.size for _, image in group) >= PIXELS or len(group) >= LARGEST:
+            yield group
+            group = []
+    if group:
+        yield group

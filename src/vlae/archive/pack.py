@@ -1,0 +1,241 @@
+"""Images as streams of bytes, each in the smallest of three encodings, and back.
+
+``vlae`` is ours: tiles of at most 512x512 pixels, each the words of its own code and pixels, so that memory does not grow with an image.
+Where JPEG XL or PNG is smaller, or the model codes no images of this kind, ``jxl`` or ``png`` holds the pixels instead.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vlae.archive.codec import Codec
+from vlae.archive.coder import Words, decode, encode
+from vlae.data.exact import png
+from vlae.data.form import Form, convert
+from vlae.data.read import Pixels
+
+TILE = 512
+AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**17
+"""pixels of a batch of tiles, at most, unless one has more: many are decoded in the time of one, but encoding is the faster in the cache"""
+EFFORT = 7
+"""of JPEG XL, where it is tried"""
+
+Encoder = Callable[[Float[Tensor, "B C H W"]], Tensor]
+"""codes of images, as levels"""
+Code = npt.NDArray[np.int16]
+
+
+class Plain(NamedTuple):
+    """An image's pixels (h, w, c) and the bits of a value."""
+
+    pixels: Pixels
+    depth: int
+
+    @property
+    def form(self) -> Form:
+        """Depth and channels."""
+        return Form(self.depth, self.pixels.shape[2])
+
+
+class Stored(NamedTuple):
+    """What an image is unpacked from."""
+
+    encoding: str
+    stream: bytes
+    size: tuple[int, int]
+    form: Form
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An image as a stream, and what is known of it without decoding."""
+
+    stored: Stored
+    code: Code
+    """the indices of its code, (channels, rows, columns), whatever the encoding; of no channels where the model has none for it"""
+    code_bits: float
+    pixel_bits: float
+    """what the model needs, whatever the encoding; NaN where it codes no such images"""
+    other_bytes: int
+    """what JPEG XL or PNG needs, whichever is smaller"""
+
+
+class _Tile(NamedTuple):
+    image: int
+    top: int
+    left: int
+    size: tuple[int, int]
+
+    def of(self, pixels: Pixels) -> Pixels:
+        """Its pixels in the image."""
+        height, width = self.size
+        return pixels[self.top : self.top + height, self.left : self.left + width]
+
+
+class _Piece(NamedTuple):
+    """A tile when it is coded."""
+
+    words: Words
+    code: Code
+    code_bits: float
+    pixel_bits: float
+
+
+def pack(codec: Codec, encoder: Encoder | None, images: Sequence[Plain], check: bool = True) -> list[Packed]:
+    """Images as streams; with ``check`` each is decoded again, and a stream that does not give the image back is not used."""
+    seen = [_seen(codec, image) for image in images]
+    tiles = [tile for n, pixels in enumerate(seen) if pixels is not None for tile in _tiles(codec, n, pixels.shape[:2])]
+    pieces: dict[_Tile, _Piece | None] = {}
+    for batch in _batches(tiles):
+        cut = [tile.of(pixels) for tile in batch if (pixels := seen[tile.image]) is not None]
+        x = torch.from_numpy(np.stack(cut).astype(np.float32)).permute(0, 3, 1, 2)
+        pieces |= zip(batch, _coded(codec, encoder, x, check), strict=True)
+    return [_smallest(image, {tile: pieces[tile] for tile in tiles if tile.image == n}) for n, image in enumerate(images)]
+
+
+def unpack(codec: Codec, images: Sequence[Stored]) -> list[Pixels]:
+    """The pixels of images, each from its stream.
+
+    Raises:
+        ValueError: a stream does not fit its image: which can only be where it is damaged.
+    """
+    model = _form(codec)
+    found = [_blank(image, model) for image in images]
+    words: dict[_Tile, Words] = {}
+    for n, image in enumerate(images):
+        if image.encoding == "vlae":
+            tiles = list(_tiles(codec, n, image.size))
+            words |= zip(tiles, _parted(image.stream, len(tiles)), strict=True)
+    for batch in _batches(list(words)):
+        for tile, x in zip(batch, decode(codec, [words[tile] for tile in batch], batch[0].size).x, strict=True):
+            tile.of(found[tile.image])[:] = x.permute(1, 2, 0).numpy().astype(found[tile.image].dtype)
+    return [
+        convert(pixels, model, image.form)[0] if image.encoding == "vlae" and image.form != model else pixels
+        for pixels, image in zip(found, images, strict=True)
+    ]
+
+
+def _form(codec: Codec) -> Form:
+    return Form(codec.plan.levels.bit_length() - 1, codec.plan.colours)
+
+
+def _seen(codec: Codec, image: Plain) -> Pixels | None:
+    """The image in the model's form, where that is the same image: greys in RGB for a model of greys, black and white in 8 bits for one of 1."""
+    model = _form(codec)
+    if image.form.channels not in (1, 3) or not codec.fits(image.pixels.shape[:2]):
+        return None
+    if image.form == model:
+        return image.pixels
+    there = convert(image.pixels, image.form, model)[0]
+    return there if np.array_equal(convert(there, model, image.form)[0], image.pixels) else None
+
+
+def _tiles(codec: Codec, image: int, size: tuple[int, ...]) -> Iterator[_Tile]:
+    """The parts of an image that are coded each for itself, row by row."""
+    most = TILE if codec.any_size else max(size)
+    for top, left in itertools.product(range(0, size[0], most), range(0, size[1], most)):
+        yield _Tile(image, top, left, (min(most, size[0] - top), min(most, size[1] - left)))
+
+
+def _batches(tiles: Sequence[_Tile]) -> Iterator[list[_Tile]]:
+    """Tiles of one size, so many at once that they fit into memory."""
+    by_size: dict[tuple[int, int], list[_Tile]] = {}
+    for tile in tiles:
+        by_size.setdefault(tile.size, []).append(tile)
+    for (height, width), some in by_size.items():
+        each = max(1, AT_ONCE // (height * width))
+        yield from (some[first : first + each] for first in range(0, len(some), each))
+
+
+@torch.no_grad()
+def _coded(codec: Codec, encoder: Encoder | None, x: Float[Tensor, "B C H W"], check: bool) -> list[_Piece | None]:
+    index = codec.codebook.index(encoder(x)) if codec.codebook and encoder else None
+    levels = x.to(codec.twin.dtype)
+    each = max(1, ENCODED_AT_ONCE // (x.shape[2] * x.shape[3]))
+    parts = zip(levels.split(each), [None] * len(x) if index is None else index.split(each), strict=False)
+    found = [image for some, codes in parts for image in encode(codec, codes, some)]
+    grids = torch.zeros(len(x), 0, 1, 1) if index is None else index.view(*index.shape[:2], *(index.shape[2:] or (1, 1)))
+    pieces: list[_Piece | None] = [
+        _Piece(image.words, code.astype(np.int16), image.code_bits, image.pixel_bits) for image, code in zip(found, grids.numpy(), strict=True)
+    ]
+    if check:
+        back = decode(codec, [image.words for image in found], (x.shape[2], x.shape[3])).x
+        pieces = [piece if torch.equal(one, other) else None for piece, one, other in zip(pieces, back, levels, strict=True)]
+    return pieces
+
+
+def _smallest(image: Plain, pieces: dict[_Tile, _Piece | None]) -> Packed:
+    """The image in its smallest encoding."""
+    others = {"png": png(*image)} | ({"jxl": data} if (data := _jpeg_xl(image)) is not None else {})
+    encoding = min(others, key=lambda name: len(others[name]))
+    stream = other = others[encoding]
+    whole = {tile: piece for tile, piece in pieces.items() if piece is not None}
+    if not whole or len(whole) < len(pieces):
+        return Packed(_stored(image, encoding, other), np.zeros((0, 1, 1), np.int16), np.nan, np.nan, len(other))
+    if len(ours := _joined([piece.words for piece in whole.values()])) <= len(other):
+        encoding, stream = "vlae", ours
+    bits = (sum(piece.code_bits for piece in whole.values()), sum(piece.pixel_bits for piece in whole.values()))
+    return Packed(_stored(image, encoding, stream), _code_of(whole), *bits, len(other))
+
+
+def _stored(image: Plain, encoding: str, stream: bytes) -> Stored:
+    return Stored(encoding, stream, (image.pixels.shape[0], image.pixels.shape[1]), image.form)
+
+
+def _code_of(pieces: dict[_Tile, _Piece]) -> Code:
+    """The codes of an image's tiles as one."""
+    by_row: dict[int, list[Code]] = {}
+    for tile, piece in pieces.items():
+        by_row.setdefault(tile.top, []).append(piece.code)
+    return np.concatenate([np.concatenate(codes, axis=2) for codes in by_row.values()], axis=1)
+
+
+def _jpeg_xl(image: Plain) -> bytes | None:
+    """The image as JPEG XL; None where that does not give it back."""
+    plane = np.ascontiguousarray(image.pixels[..., 0] if image.form.channels == 1 else image.pixels)
+    try:
+        data = bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=EFFORT, numthreads=1))
+        return data if np.array_equal(imagecodecs.jpegxl_decode(data), plane) else None
+    except imagecodecs.JpegxlError:
+        return None
+
+
+def _joined(words: Sequence[Words]) -> bytes:
+    """The words of all tiles; before them, but for the last, how many each has."""
+    lengths = np.array([len(some) for some in words[:-1]], "<u4")
+    return b"".join(array.astype("<u4").tobytes() for array in (lengths, *words))
+
+
+def _parted(stream: bytes, tiles: int) -> list[Words]:
+    if len(stream) % 4 or len(stream) < 4 * (tiles - 1):
+        raise ValueError("the stream is cut short")
+    numbers = np.frombuffer(stream, "<u4").astype(np.uint32)
+    lengths, words = numbers[: tiles - 1].astype(np.int64), numbers[tiles - 1 :]
+    if lengths.sum() > len(words):
+        raise ValueError("the stream is cut short")
+    return np.split(words, np.cumsum(lengths))
+
+
+def _blank(image: Stored, model: Form) -> Pixels:
+    """An image whose tiles are still to come, or, in another encoding, the image."""
+    if image.encoding == "vlae":
+        return np.zeros((*image.size, model.channels), np.uint16 if model.depth == 16 else np.uint8)
+    return _decoded(image)
+
+
+def _decoded(image: Stored) -> Pixels:
+    decoders = {"jxl": imagecodecs.jpegxl_decode, "png": imagecodecs.png_decode}
+    if image.encoding not in decoders:
+        raise ValueError(f"the encoding {image.encoding!r} is unknown")
+    pixels = np.asarray(decoders[image.encoding](image.stream))
+    if image.form.depth == 1:  # whichever value the decoder has for white
+        pixels = pixels > 0
+    return pixels.reshape(*image.size, image.form.channels).astype(np.uint16 if image.form.depth == 16 else np.uint8)

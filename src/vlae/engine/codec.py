@@ -1,0 +1,71 @@
+"""The codec of a run: the integer twin of its decoder and the codebook of its codes, calibrated on its training images."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vlae.archive.codebook import Codebook
+from vlae.archive.codec import Codec
+from vlae.archive.coder import encode
+from vlae.archive.twin import twin
+from vlae.core.vlae import VLAE
+from vlae.data import batches as data
+from vlae.engine.batches import CROPS, as_levels, random
+from vlae.engine.build import decoder_plan
+from vlae.engine.measure import load
+from vlae.engine.run import Run
+from vlae.errors import RunError
+
+PIXELS = 2**18
+"""to calibrate with, at most"""
+COARSENESS = (0.5, 1.0, 2.0)
+"""Steps of the code that are tried: in the posterior's standard deviations, but for a factor."""
+
+
+def codec_of(run: Run) -> Codec:
+    """The codec of a run: of several codebooks the one that makes images smallest.
+
+    Raises:
+        RunError: its decoder has no integer twin.
+    """
+    model = run.model(torch.device("cpu"))
+    plan, x = decoder_plan(run.settings, run.facts), _examples(run)
+    try:
+        if model.encoder is None:
+            return Codec(plan, twin(model.decoder, None, x), None, run.fingerprint())
+        found = [_with_code(model, x, coarseness, run) for coarseness in COARSENESS]
+    except (NotImplementedError, ValueError) as error:
+        raise RunError(f"The decoder of {run.folder} has no integer twin", rule=str(error), do="Train with keep.context pixels or grey") from None
+    return min(found, key=lambda codec: _bits(codec, model, x))
+
+
+def encoder_of(model: VLAE) -> Callable[[Tensor], Tensor] | None:
+    """What makes codes of images, as levels; None without a code."""
+    return None if model.encoder is None else lambda x: model.posterior(x).centre
+
+
+@torch.no_grad()
+def _with_code(model: VLAE, x: Tensor, coarseness: float, run: Run) -> Codec:
+    posterior = model.posterior(x)
+    codebook = Codebook.of(posterior.centre, posterior.log_std.exp(), coarseness)
+    z = codebook.code(codebook.index(posterior.centre)).to(x.dtype)
+    return Codec(decoder_plan(run.settings, run.facts), twin(model.decoder, z, x), codebook, run.fingerprint())
+
+
+@torch.no_grad()
+def _bits(codec: Codec, model: VLAE, x: Tensor) -> float:
+    assert codec.codebook is not None
+    few = x[: max(1, len(x) // 4)]
+    return sum(e.code_bits + e.pixel_bits for e in encode(codec, codec.codebook.index(model.posterior(few).centre), few.to(codec.twin.dtype)))
+
+
+def _examples(run: Run) -> Tensor:
+    """Training images, evenly spaced, or a crop of each."""
+    images, train = run.images(), run.settings.train
+    numbers = images.indices("train")
+    side = train.crop**2 if train.crop else max(images.shape(int(n))[0] * images.shape(int(n))[1] for n in numbers)
+    numbers = numbers[:: max(1, len(numbers) * side // PIXELS)]
+    if train.crop:
+        return as_levels(data.crops(images, numbers, train.crop, random(train.seed, CROPS, 2**34)))
+    return load(images, numbers, train.seed)
