@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlae.version import __version__
+
 if TYPE_CHECKING:
     import numpy as np
 
     from vlae.archive.archive import Archive
     from vlae.core.vlae import VLAE
     from vlae.engine.run import Run
-
-from vlae.version import __version__ as __version__
 
 
 def load(model: str | Path) -> "VLAE":

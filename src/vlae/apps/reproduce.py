@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-import vlae
 from vlae.data.files import disk_errors
 from vlae.engine.results import Evaluation
 from vlae.engine.run import OWN_FIGURE, Run, check_format, new_folder, read_json, save_tensors, write_json, write_text
@@ -21,7 +20,7 @@ from vlae.engine.settings import FORMAT, Settings, load_settings, resolve
 from vlae.errors import RunError, SettingError
 from vlae.units import nats
 
-ROOT = Path(vlae.__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 """The clone: recipes and results lie there, beside the package."""
 RESULTS = ROOT / "results"
 
