@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlae.version import __version__
+from vlae.version import __version__ as __version__
 
 if TYPE_CHECKING:
     import numpy as np
