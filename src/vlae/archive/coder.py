@@ -1,7 +1,7 @@
 """Images as words: the code first, then every pixel with the twin's frequencies, in wavefront order, whole diagonals in one call.
 
 A level is told by halves: whether it lies in the upper half of the levels that are left, then again, down to one. Each answer has the exact
-share of the frequencies, in parts of 2^24, and a range coder writes it in as many bits as it is surprising.
+share of the frequencies, and a range coder writes it in as many bits as it is surprising.
 
 B batch, N pixels of each image that are coded at once, C colours, D channels of the code, H and W height and width.
 """
@@ -24,7 +24,6 @@ from vlae.core.causal import Seen
 from vlae.core.schedule import schedule
 from vlae.core.wavefront import Wavefront
 
-PARTS = 2**24
 _ANSWER = constriction.stream.model.Bernoulli(perfect=False)
 
 Words = npt.NDArray[np.uint32]
@@ -67,7 +66,7 @@ def _answers(shares: Shares, level: Int64[Tensor, "B H W"]) -> Iterator[tuple[Fl
     halving = Halving(shares, level)
     for middle in halving.middles():
         upper = level >= middle
-        yield _chances(halving).expand_as(upper).flatten(1), upper.flatten(1)
+        yield halving.upper().expand_as(upper).flatten(1), upper.flatten(1)
         halving.take(upper)
 
 
@@ -98,18 +97,19 @@ def decode(codec: Codec, words: list[Words], size: tuple[int, int]) -> Decoded:
     twin, z, batch = codec.twin, _whole(codec, index), len(words)
     if not twin.window.layers:  # no pixel waits for another
         blank = torch.zeros(batch, twin.head.colours, *size, dtype=twin.dtype)
-        like = blank[:, 0].long()
-        return Decoded(index, _read_pixels(readers, cast(WholeDistribution, twin(z, blank)), like, _in_turn(like)).to(twin.dtype))
+        return Decoded(index, _read_pixels(readers, cast(WholeDistribution, twin(z, blank)), blank[:, 0].long()).to(twin.dtype))
     # Beside each pixel stands its row, counted from 1: so the order of the words is that of the rows, and no matter of the engine's memory.
     rows = torch.arange(1.0, size[0] + 1, dtype=twin.dtype).view(1, 1, -1, 1).expand(batch, 1, *size)
     front, out = Wavefront(twin.net, twin.spread(z, size), rows), twin.out.pointwise()
 
     def write(seen: Seen, beside: Tensor) -> tuple[Tensor, Tensor]:
-        told = cast(WholeDistribution, twin.head(out(seen.features), seen.prediction))
         row = beside.view(-1, batch)[:, 0]
         inside = torch.argsort(row)[int((row == 0).sum()) :]
-        order = inside * batch + torch.arange(batch).unsqueeze(1)
-        pixels = _read_pixels(readers, told, torch.zeros(len(beside), 1, 1, dtype=torch.long), order).to(twin.dtype)
+        order = (inside * batch + torch.arange(batch).unsqueeze(1)).flatten()
+        prediction = None if seen.prediction is None else seen.prediction.index_select(0, order)
+        told = cast(WholeDistribution, twin.head(out(seen.features.index_select(0, order)), prediction))
+        levels = _read_pixels(readers, told, torch.zeros(len(order), 1, 1, dtype=torch.long))
+        pixels = beside.new_zeros(len(beside), *levels.shape[1:]).index_copy_(0, order, levels.to(twin.dtype))
         return pixels, twin.image(pixels)
 
     return Decoded(index, front.run(write))
@@ -121,38 +121,26 @@ def _read_index(codec: Codec, readers: list[Any], size: tuple[int, int]) -> Inde
         return None
     shape = codec.code_shape(size)
     like = torch.zeros(len(readers), shape[0], math.prod(shape[1:]), dtype=torch.long)
-    level = _read(readers, codec.codebook.shares(like.shape[2]), like, _in_turn(like))
+    level = _read(readers, codec.codebook.shares(like.shape[2]), like)
     return codec.codebook.of_levels(level).view(len(readers), *shape)
 
 
-def _in_turn(like: Int64[Tensor, "B ..."]) -> Int64[Tensor, "B n"]:
-    """The places of each image, one after another."""
-    return torch.arange(like.numel()).view(len(like), -1)
-
-
-def _read_pixels(readers: list[Any], told: WholeDistribution, like: Int64[Tensor, "N H W"], order: Int64[Tensor, "B n"]) -> Int64[Tensor, "N C H W"]:
+def _read_pixels(readers: list[Any], told: WholeDistribution, like: Int64[Tensor, "N H W"]) -> Int64[Tensor, "N C H W"]:
+    """Pixels that are the images' in turn: first all of the first one."""
     levels: list[Tensor] = []
     for c in range(told.colours):
-        levels.append(_read(readers, told.colour(c, levels), like, order))
+        levels.append(_read(readers, told.colour(c, levels), like))
     return torch.stack(levels, dim=1)
 
 
-def _read(readers: list[Any], shares: Shares, like: Int64[Tensor, "N H W"], order: Int64[Tensor, "B n"]) -> Int64[Tensor, "N H W"]:
-    """Levels like ``like``, of which each image has some places, in this order."""
-    halving, upper = Halving(shares, like), torch.zeros_like(like, dtype=torch.bool)
+def _read(readers: list[Any], shares: Shares, like: Int64[Tensor, "N H W"]) -> Int64[Tensor, "N H W"]:
+    halving = Halving(shares, like)
     for _ in halving.middles():
-        chances = torch.take(_chances(halving).expand_as(like), order).numpy()
+        chances = halving.upper().expand_as(like).reshape(len(readers), -1).numpy()
         answers = [reader.decode(_ANSWER, some) for reader, some in zip(readers, chances, strict=True)]
-        upper.view(-1)[order] = torch.from_numpy(np.stack(answers)).bool()
-        halving.take(upper)
+        halving.take(torch.from_numpy(np.concatenate(answers)).view_as(like) > 0)
     return halving.low
 
 
 def _whole(codec: Codec, index: Index) -> Tensor | None:
     return None if index is None or codec.codebook is None else codec.codebook.whole(index).to(codec.twin.dtype)
-
-
-def _chances(halving: Halving) -> Float[Tensor, "B H W"]:
-    """The chance of the upper half as the coder takes it: so many parts of a power of two, which is exact."""
-    share = (halving.below_high - halving.below_middle) * PARTS // (halving.below_high - halving.below_low)
-    return share.clamp(1, PARTS - 1).double() / PARTS

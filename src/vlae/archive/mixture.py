@@ -30,6 +30,7 @@ WEIGHT_BITS, MASS_BITS = 15, 24
 REACH, FINE = 24, 1024
 """the logistic's table: so far out, and so many entries for each unit"""
 INVERSE_BITS = 20
+RAREST = 2.0**-24
 
 
 class Shares(ABC):
@@ -88,18 +89,30 @@ class WholeLogistics(Shares):
 
 
 class Halving:
-    """The levels that are left for one colour of some pixels, and the frequencies below their ends."""
+    """The levels that are left for one colour of some pixels, and the frequencies below their ends.
+
+    The frequencies are held in float64, which is exact for them; a share is one division, which IEEE 754 rounds the same everywhere.
+    """
 
     def __init__(self, shares: Shares, like: Int64[Tensor, "B H W"]) -> None:
         self.shares, self.low = shares, torch.zeros_like(like)
-        self.below_low, self.below_high = torch.zeros_like(like), torch.full_like(like, shares.total)
+        self.below_low = torch.zeros_like(like, dtype=torch.float64)
+        self.below_high = torch.full_like(self.below_low, shares.total)
 
     def middles(self) -> Iterator[Int64[Tensor, "B H W"]]:
         """The middle of each halving, down to one level; ``take`` must be told which half it is."""
-        for bit in reversed(range((self.shares.levels - 1).bit_length())):
-            self.middle = (self.low + 2**bit).clamp_(max=self.shares.levels - 1)
-            self.below_middle = self.shares.between(self.middle)
+        levels = self.shares.levels
+        for bit in reversed(range((levels - 1).bit_length())):
+            self.middle = self.low + 2**bit
+            if levels & (levels - 1):  # the upper half may hold none
+                self.middle.clamp_(max=levels - 1)
+            self.below_middle = self.shares.between(self.middle).double()
             yield self.middle
+
+    def upper(self) -> Float[Tensor, "B H W"]:
+        """The share of the upper half of what is left, never quite nothing or all."""
+        share = (self.below_high - self.below_middle).div_(self.below_high - self.below_low)
+        return share.clamp_(RAREST, 1 - RAREST)
 
     def take(self, upper: Bool[Tensor, "B H W"]) -> None:
         """Go on in the upper half, or in the lower."""
