@@ -80,7 +80,7 @@ def test_every_command_is_shown() -> None:
 
 @ANY_PAGE
 def test_options_and_settings_named_in_passing_exist(page: Path) -> None:
-    options = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
+    options = {option for command in COMMANDS.values() for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
     for line in lines_of_code(page.read_text(encoding="utf-8")):
         if line.startswith("-"):
             assert line.split()[0] in options, line
