@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -265,9 +265,10 @@ def compress(
     from vlae.engine.guests import check_whole
     from vlae.engine.run import Run
 
-    with counting("Compressing") as progress:
+    with _saying("what is done is in the archive, and the same command goes on"), counting("Compressing") as progress:
         result = write(Run.open(run), images, output, check, delete_originals, processes, progress)
-    show({"output": str(output), **asdict(result)}, as_json, _compressed_text(result, output))
+    told = {"output": str(output), **asdict(result), "left_out": [left._asdict() for left in result.left_out]}
+    show(told, as_json, _compressed_text(result, output))
     check_whole(result.images + result.already, result.left_out)
 
 
@@ -283,9 +284,10 @@ def decompress(
     from vlae.apps.decompress import decompress as give_back
     from vlae.archive.archive import Archive
 
-    with counting("Decoding") as progress:
+    with _saying(f"what is in {output} is whole, but not all"), counting("Decoding") as progress:
         result = give_back(Archive.open(archive), output, processes, progress)
-    show({"output": str(output), **asdict(result)}, as_json, f"{result.images} images: {output}")
+    told = {"output": str(output), **asdict(result), "damaged": [d._asdict() for d in result.damaged]}
+    show(told, as_json, f"{result.images} images: {output}")
     _check_undamaged(result.images, result.damaged)
 
 
@@ -296,7 +298,7 @@ def verify(archive: ArchiveFolder, processes: Processes = None, as_json: Json = 
     from vlae.archive.archive import Archive
     from vlae.engine.verify import verify as check
 
-    with counting("Verifying") as progress:
+    with _saying("nothing was found out"), counting("Verifying") as progress:
         result = check(Archive.open(archive), processes, progress)
     whole = len(result.whole)
     show({"images": whole, "damaged": [d._asdict() for d in result.damaged]}, as_json, f"{whole} images are whole")
@@ -315,10 +317,11 @@ def preview(
     from vlae.apps.preview import preview as draw
     from vlae.archive.archive import Archive
 
-    with counting("Drawing") as progress:
+    with _saying(f"what is in {output} is not all"), counting("Drawing") as progress:
         result = draw(Archive.open(archive), output, limit, progress)
     each = result.code_bytes / max(1, result.images)
-    show({"output": str(output), **asdict(result)}, as_json, f"{result.images} images, {each:.0f} bytes of code each: {output}")
+    told = {"output": str(output), **asdict(result), "left_out": [left._asdict() for left in result.left_out]}
+    show(told, as_json, f"{result.images} images, {each:.0f} bytes of code each: {output}")
     _check_undamaged(result.images, result.left_out)
 
 
@@ -330,7 +333,8 @@ def info(archive: ArchiveFolder, as_json: Json = False) -> None:
     from vlae.archive.archive import Archive
 
     found = examine(Archive.open(archive))
-    show({**asdict(found), "bits_per_pixel": found.bits_per_pixel, "pays_from": found.pays_from}, as_json, _info_text(found))
+    told = {**asdict(found), "damaged": [d._asdict() for d in found.damaged]}
+    show({**told, "bits_per_pixel": found.bits_per_pixel, "pays_from": found.pays_from}, as_json, _info_text(found))
     _check_undamaged(found.images, found.damaged)
 
 
@@ -374,6 +378,16 @@ def _show_made(result: Any, output: Path, as_json: bool, text: str) -> None:
     check_whole(result.images, result.left_out)
 
 
+@contextmanager
+def _saying(state: str) -> Iterator[None]:
+    """Tell what an interrupt leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"Interrupted: {state}.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def _need_archive() -> None:
     """Tell of the extra that archives need, where it is missing."""
     from importlib.util import find_spec
@@ -402,7 +416,7 @@ def _compressed_text(c: Any, output: Path) -> str:
 
 
 def _info_text(i: Any) -> str:
-    kinds = ", ".join(f"{n} {_ENCODINGS[name]}" for name, n in i.encodings.items())
+    kinds = ", ".join(f"{n} {_ENCODINGS.get(name, name)}" for name, n in i.encodings.items())
     lines = [
         f"images   {i.images} in {i.parts} parts ({kinds})",
         f"archive  {_size(i.archive_bytes)}, {i.bits_per_pixel:.3f} bits a pixel, {_share(i.archive_bytes, i.other_bytes)} of JPEG XL",

@@ -24,6 +24,8 @@ from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
 from vlae.errors import TrainingError
 
+from ..test_cli import vlae
+
 TINY = [
     *("keep.window=stack1", "keep.dims=3", "model.width=4", "model.pointwise=0", "model.hidden=8", "model.prior_hidden=8"),
     *("model.widths=[4,4]", "model.blocks=[0,0]", "train.batch=4", "train.validate_every=5", "train.validate_images=4"),
@@ -77,31 +79,38 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(images: Path, tmp_pa
     assert steps[-3:] == [5, 10, 13] and len(steps) == len(set(steps))
 
 
+# The command line, saving after every step.
+KEEN = """
+from vlae.cli import main
+from vlae.engine import fit
+fit.SAVE_EVERY_S = 0.0
+main()
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(images: Path, tmp_path: Path) -> None:
-    whole = made(images, tmp_path / "whole", "train.steps=300", "train.validate_every=20")
-    trained(whole)
-    command = [sys.executable, "-m", "vlae.cli", "train"]
-    settings = [*TINY, "train.steps=300", "train.validate_every=20"]
-    first, rng = [*command, str(images), *settings, "-o", str(tmp_path / "cut")], np.random.default_rng(0)
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    for attempt in range(20):
-        started = (tmp_path / "cut" / "config.yaml").is_file()
-        words = [*command, "--resume", str(tmp_path / "cut")] if started else first
-        child = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            child.wait(timeout=float(rng.uniform(5, 12)) if attempt < 4 else 200)
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-            if (tmp_path / "cut").exists() and not (tmp_path / "cut" / "config.yaml").is_file():
-                import shutil
+    settings = ["train.steps=150", "train.validate_every=20"]
+    trained(whole := made(images, tmp_path / "whole", *settings))
+    words, environment = [sys.executable, "-c", KEEN, "train"], os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    stops = [0]
+    for start in ([str(images), *TINY, *settings, "-o", str(tmp_path / "cut")], ["--resume", str(tmp_path / "cut")]):
+        child = subprocess.Popen([*words, *start], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None and saved(tmp_path / "cut") < stops[-1] + 30:
+            time.sleep(0.001)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL, "it was still training"
+        stops.append(saved(tmp_path / "cut"))
+    assert 0 < stops[1] < stops[2] < 150
+    code, said = vlae("train", "--resume", tmp_path / "cut")
+    assert code == 0 and equal(tensors(whole), tensors(cut := Run.open(tmp_path / "cut"))), said
+    assert equal(load_file(whole.weights), load_file(cut.weights))
 
-                shutil.rmtree(tmp_path / "cut")
-            continue
-        assert child.returncode == 0
-        break
-    assert equal(tensors(whole), tensors(Run.open(tmp_path / "cut")))
+
+def saved(run: Path) -> int:
+    """The step of the last state."""
+    latest = run / "state" / "latest.json"
+    return int(json.loads(latest.read_text())["step"]) if latest.is_file() else 0
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Write a folder of images into an archive, from which every pixel comes back."""
 
+import hashlib
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -20,12 +22,13 @@ from vlae.archive.pack import Plain, pack
 from vlae.archive.parts import LARGEST, About, Damaged, Row, write_part
 from vlae.core.vlae import VLAE
 from vlae.data.exact import Exact, read_exact
+from vlae.data.files import beside
 from vlae.data.foreign import files_of
 from vlae.data.read import NOT_AN_IMAGE, Refused
 from vlae.data.source import LeftOut
 from vlae.data.spool import identity
 from vlae.engine.codec import codec_of, encoder_of
-from vlae.engine.pool import Progress, spread
+from vlae.engine.pool import Progress, Stopped, spread
 from vlae.engine.run import Run, check_outside, new_folder
 from vlae.engine.verify import verify
 from vlae.errors import ArchiveError, DataError
@@ -84,13 +87,16 @@ def compress(
     """
     check_outside(output, images)
     files = files_of(images)
-    archive = _archive(run, output)
+    begun = any((output / name).exists() for name in MODELS)
+    archive = _archive(run, output) if begun else Archive.create(new_folder(output), codec_of(run))
     known = _known(archive, files)
     parts = list(spread(_Compress(run.folder, archive.folder, check, known), _jobs(archive, files, processes), len(files), processes, progress))
     added = [kept for part in parts for kept in part.added]
     left_out = tuple(left for part in parts for left in part.left_out)
     already = sum(part.already for part in parts)
     if not added and not already:
+        if not begun:
+            _remove(archive)
         told = "; ".join(f"{left.name}: {left.reason}" for left in left_out[:3])
         raise DataError(f"No image of {images} can be used", rule="At least one must be", found=told, do="Mend these or give others")
     deleted = _delete(archive, files, processes) if delete_originals else 0
@@ -110,7 +116,7 @@ def compress_arrays(run: Run, images: Mapping[str, npt.NDArray[Any]]) -> bytes:
         RunError: the model has no integer twin.
     """
     plain = {name: _plain(name, array) for name, array in images.items()}
-    known = ((About(name, _identity(Exact(*image)), 1, None, None, image.pixels.nbytes), Exact(*image)) for name, image in plain.items())
+    known = ((_about(name, Exact(*image), image.pixels.nbytes), Exact(*image)) for name, image in plain.items())
     with tempfile.TemporaryDirectory(prefix="vlae-") as folder:
         archive = Archive.create(Path(folder), codec_of(run))
         work = _Compress(run.folder, archive.folder, True, {})
@@ -130,14 +136,24 @@ def _plain(name: str, array: npt.NDArray[Any]) -> Plain:
 
 
 def _archive(run: Run, output: Path) -> Archive:
-    """The archive that is there, or a new one."""
-    if any((output / name).exists() for name in MODELS):
-        archive = Archive.open(output)
-        if archive.codec.weights != run.fingerprint():
-            raise ArchiveError(f"{output} was made with another model", rule="An archive has one model", do="Choose another --output, or its run")
-        return archive
-    codec = codec_of(run)
-    return Archive.create(new_folder(output), codec)
+    """The archive that is there, with both copies of its model: a process may have been ended between them."""
+    archive = Archive.open(output)
+    if archive.codec.weights != run.fingerprint():
+        raise ArchiveError(f"{output} was made with another model", rule="An archive has one model", do="Choose another --output, or its run")
+    for name in MODELS:
+        if not (output / name).exists():
+            with beside(output / name) as file:
+                file.write(archive.codec.data)
+    return archive
+
+
+def _remove(archive: Archive) -> None:
+    """Remove a new archive that got no image."""
+    with suppress(OSError):
+        (archive.folder / "parts").rmdir()  # which another writer may have put something in meanwhile
+        for name in MODELS:
+            (archive.folder / name).unlink()
+        archive.folder.rmdir()
 
 
 def _known(archive: Archive, files: Mapping[str, Path]) -> dict[str, bytes]:
@@ -155,24 +171,35 @@ def _jobs(archive: Archive, files: Mapping[str, Path], processes: int | None) ->
 
 
 def _delete(archive: Archive, files: Mapping[str, Path], processes: int | None) -> int:
-    """Delete the files whose pixels the finished archive gives back, as they are on the disk now; how many."""
-    whole = verify(archive, processes).whole
-    sums = {row.about.name: row.about.sha256 for row in archive.rows() if isinstance(row, Row)}
+    """Delete the files that the finished archive gives back, as they are on the disk now: pixels, orientation, profile and EXIF; how many."""
+    sums: dict[str, set[bytes]] = {}
+    for row in archive.rows():
+        if isinstance(row, Row):
+            sums.setdefault(row.about.name, set()).add(_sum(row.about))
     deleted = 0
-    for name in whole:
-        if name in files and _sha256(files[name]) == sums[name]:
+    for name in sorted(set(verify(archive, processes).whole) & files.keys()):
+        if {_sum_of(name, files[name])} == sums.get(name):
             files[name].unlink()
             deleted += 1
     return deleted
 
 
-def _sha256(path: Path) -> bytes | None:
-    """Of the pixels of a file; None where they cannot be read."""
+def _sum_of(name: str, path: Path) -> bytes | None:
+    """Of a file; None where it cannot be read."""
     try:
-        image = read_exact(path)
+        return _sum(_about(name, read_exact(path), 0))
     except Refused:
         return None
-    return _identity(image)
+
+
+def _sum(about: About) -> bytes:
+    """What two files that are the same image, with all that is kept of it, have in common."""
+    kept = (about.sha256, about.orientation, about.icc, about.exif)
+    return hashlib.sha256(repr(kept).encode()).digest()
+
+
+def _about(name: str, image: Exact, size: int) -> About:
+    return About(name, _identity(image), image.orientation, image.icc, image.exif, size)
 
 
 def _identity(image: Exact) -> bytes:
@@ -223,9 +250,12 @@ class _Compress:
         left_out: list[LeftOut] = []
         images = self._read(job.files, left_out, step)
         added: list[_Kept] = []
-        rows = self.rows(images, added, step)
+        ended: list[BaseException] = []
+        rows = _until_ended(self.rows(images, added, step), ended)
         if (first := next(rows, None)) is not None:
             write_part(job.part, chain([first], rows), self.codec)
+        if ended:
+            raise ended[0]
         lost = [left for left in left_out if left.reason != ALREADY]
         return _Part(added, len(left_out) - len(lost), lost)
 
@@ -238,7 +268,7 @@ class _Compress:
                 left_out.append(LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE))
                 step(1)
                 continue
-            about = About(name, _identity(image), image.orientation, image.icc, image.exif, size)
+            about = _about(name, image, size)
             if not self.known.get(name):
                 yield about, image
                 continue
@@ -254,6 +284,14 @@ class _Compress:
                 added.append(_Kept(one.stored.encoding, image.pixels[..., 0].size, about.file_bytes, one.other_bytes, len(one.stored.stream)))
                 yield Row(about, one)
             step(len(some))
+
+
+def _until_ended(rows: Iterator[Row], ended: list[BaseException]) -> Iterator[Row]:
+    """The rows until the user interrupts the work; then a part holds those that were done."""
+    try:
+        yield from rows
+    except (KeyboardInterrupt, Stopped) as why:
+        ended.append(why)
 
 
 def _grouped(images: Iterator[tuple[About, Exact]]) -> Iterator[list[tuple[About, Exact]]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlae.archive.archive import MODELS, Archive
-from vlae.archive.parts import Damaged, Row
+from vlae.archive.parts import Damaged, Row, names_path
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def info(archive: Archive) -> ArchiveInfo:
     """
     found = list(archive.rows())
     rows = [row for row in found if isinstance(row, Row)]
-    sizes = [path.stat().st_size for path in (archive.folder / "parts").iterdir() if path.is_file()]
+    files = [path for part in archive.parts for path in (part, names_path(part)) if path.is_file()]
     models = [path.stat().st_size for name in MODELS if (path := archive.folder / name).is_file()]
     return ArchiveInfo(
         images=len(rows),
@@ -56,7 +56,7 @@ def info(archive: Archive) -> ArchiveInfo:
         parts=len(archive.parts),
         encodings=dict(Counter(row.packed.stored.encoding for row in rows)),
         pixels=sum(row.packed.stored.size[0] * row.packed.stored.size[1] for row in rows),
-        archive_bytes=sum(sizes),
+        archive_bytes=sum(path.stat().st_size for path in files),
         model_bytes=sum(models),
         other_bytes=sum(row.packed.other_bytes for row in rows),
         file_bytes=sum(row.about.file_bytes for row in rows),

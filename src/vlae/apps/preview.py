@@ -8,11 +8,14 @@ import torch
 
 from vlae.archive.archive import Archive
 from vlae.archive.parts import Damaged, Row
+from vlae.data.exact import png
+from vlae.data.files import beside
 from vlae.data.form import Form, convert
-from vlae.data.read import Pixels, write_png
+from vlae.data.read import Pixels
 from vlae.engine.batches import uniform
 from vlae.engine.run import output_folder
-from vlae.errors import SettingError
+from vlae.engine.verify import OUTSIDE, places, unnamed
+from vlae.errors import DiskError, SettingError
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,37 @@ def preview(archive: Archive, output: Path, limit: int | None = None, progress: 
     if archive.codec.codebook is None:
         raise SettingError("The model of this archive has no code", rule="A preview is drawn from codes", do="Use vlae decompress")
     rows = list(archive.rows())[:limit]
+    names = [row.name if isinstance(row, Damaged) else row.about.name for row in rows]
     left_out: list[Damaged] = []
     code_bits = 0.0
     with output_folder(output):
-        for number, row in enumerate(rows, start=1):
-            if isinstance(row, Damaged):
-                left_out.append(row)
-            elif not row.packed.code.size:
-                left_out.append(Damaged(row.about.name, "the model has no code for images of this size or form"))
+        for number, (row, name, place) in enumerate(zip(rows, names, places(names, always=True), strict=True), start=1):
+            if reason := row.reason if isinstance(row, Damaged) else _write(archive, row, output, place):
+                left_out.append(Damaged(name, reason))
             else:
-                write_png(output / f"{row.about.name}.png", _drawn(archive, row), row.packed.stored.form.depth)
+                assert isinstance(row, Row)
                 code_bits += row.packed.code_bits
             if progress:
                 progress(number, len(rows))
     return Previewed(len(rows) - len(left_out), code_bits / 8, tuple(left_out))
+
+
+def _write(archive: Archive, row: Row, output: Path, place: str | None) -> str | None:
+    """Draw an image; why not, where that lies in the image."""
+    if not row.packed.code.size:
+        return "the model has no code for images of this size or form"
+    if place is None:
+        return OUTSIDE
+    try:
+        data = png(_drawn(archive, row), row.packed.stored.form.depth)
+    except Exception as error:  # a row whose checksum is right but whose code is none is hostile, and may make a decoder raise anything
+        return f"its code cannot be drawn ({(str(error).splitlines() or [''])[0][:100]})"
+    try:
+        with beside(output / place) as file:
+            file.write(data)
+    except DiskError as error:
+        return unnamed(error)
+    return None
 
 
 def _drawn(archive: Archive, row: Row) -> Pixels:

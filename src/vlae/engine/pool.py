@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
@@ -52,8 +53,10 @@ def spread(work: Work[T, R], things: Sequence[T], images: int, processes: int | 
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, which it does not survive
     told, stop = context.Value("q", 0), context.Value("b", 0)
     with ProcessPoolExecutor(count, context, _begin, (work, told, stop, max(1, (os.cpu_count() or 1) // count))) as pool:
-        waiting: set[Future[Any]] = {pool.submit(_do, thing) for thing in things}
+        waiting: set[Future[Any]] = set()
         try:
+            with _uninterrupted():
+                waiting |= {pool.submit(_do, thing) for thing in things}
             while waiting:
                 ended, waiting = wait(waiting, timeout=0.5, return_when="FIRST_COMPLETED")
                 if progress:
@@ -69,7 +72,21 @@ def spread(work: Work[T, R], things: Sequence[T], images: int, processes: int | 
                 future.cancel()
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt waits for the end of the body; processes that begin in it never have one, not even before ``_begin``."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _worker: tuple[Any, "Synchronized[int]", "Synchronized[int]"]
+_busy = threading.Lock()
 
 
 def _begin(work: Any, told: "Synchronized[int]", stop: "Synchronized[int]", threads: int) -> None:
@@ -79,6 +96,17 @@ def _begin(work: Any, told: "Synchronized[int]", stop: "Synchronized[int]", thre
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells when to stop
     torch.set_num_threads(threads)
     _worker = work, told, stop
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
+
+
+def _end_with_the_first() -> None:
+    """Nobody gives work to a process, or ends it, once the first was killed."""
+    first = multiprocessing.parent_process()
+    assert first is not None
+    first.join()
+    _worker[2].value = 1
+    with _busy:
+        os._exit(1)
 
 
 def _do(thing: Any) -> Any:
@@ -90,5 +118,5 @@ def _do(thing: Any) -> Any:
         if stop.value:
             raise Stopped
 
-    with suppress(Stopped):
+    with _busy, suppress(Stopped):
         return work(thing, step)
