@@ -254,7 +254,7 @@ def compress(
     output: Annotated[Path, typer.Option("--output", "-o", help="The archive: a new folder, or one made with the same run, to be added to.")],
     check: Annotated[bool, typer.Option("--check/--no-check", help="Decode every image again before it counts as written.")] = True,
     delete_originals: Annotated[
-        bool, typer.Option("--delete-originals", help="Then verify the archive, and delete the files whose pixels it gives back.")
+        bool, typer.Option("--delete-originals", help="Then verify the archive, and delete the files that it can stand for.")
     ] = False,
     processes: Processes = None,
     as_json: Json = False,

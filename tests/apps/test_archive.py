@@ -289,12 +289,17 @@ def test_only_what_comes_out_is_deleted(run: Path, tmp_path: Path, monkeypatch: 
     assert code == 0 and "2 files deleted" in said and {path.name for path in images.iterdir()} == {"01.png", "03.png", "notes.txt"}
 
 
-def test_a_stream_that_is_damaged_on_the_disk_keeps_its_original(run: Path, tmp_path: Path) -> None:
+def test_an_image_whose_stream_is_damaged_on_the_disk_is_added_again(run: Path, tmp_path: Path) -> None:
     images, output = noises(tmp_path / "images", 3), tmp_path / "archive"
+    original = read_exact(images / "01.png")
     assert alone("compress", run, images, "-o", output)[0] == 0
     flip(output, "01.png")
+    assert alone("verify", output)[0] == 8
     code, said = alone("compress", run, images, "-o", output, "--delete-originals")
-    assert code == 0 and "2 files deleted" in said and [path.name for path in images.iterdir()] == ["01.png"], said
+    assert code == 0 and "1 images" in said and "2 were there" in said and "3 files deleted" in said and not any(images.iterdir()), said
+    assert alone("verify", output)[0] == 0 and alone("decompress", output, "-o", tmp_path / "out")[0] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"00.png", "01.png", "02.png"}
+    assert (read_exact(tmp_path / "out" / "01.png").pixels == original.pixels).all()
 
 
 def test_what_was_changed_meanwhile_is_not_deleted(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,7 +588,7 @@ def test_a_damaged_part_leaves_the_others_whole(run: Path, archive: Path, tmp_pa
     # Compressed again, all is there, each under its own name.
     code, said = alone("compress", run, run.parent / "five", "-o", archive)
     assert code == 0 and said.startswith("5 images"), said
-    assert alone("decompress", archive, "-o", tmp_path / "again")[0] == (0 if gone else 8)
+    assert alone("decompress", archive, "-o", tmp_path / "again")[0] == (0 if gone or listed else 8)
     assert set(files(tmp_path / "again")) == {f"sub/0{n}.png" for n in range(3)} | {f"0{n}.png" for n in range(5)}
 
 
@@ -633,7 +638,7 @@ def forged(archive: Path, names: dict[str, str]) -> None:
 
 
 HOSTILE = [
-    *("../evil.png", "../../evil.png", "sub/../../evil.png", "/tmp/vlae-evil.png", "", ".", "..", "sub//../../evil.png", "a/../b.png", "./c.png"),
+    *("../evil.png", "../../evil.png", "sub/../../evil.png", "/vlae-evil.png", "", ".", "..", "sub//../../evil.png", "a/../b.png", "./c.png"),
     *("nul\0.png", "a" * 300 + ".png", "/".join(["b" * 200] * 30) + ".png", "sub//double.png", "00.png/inside.png", "00.png"),
 ]
 
@@ -648,11 +653,12 @@ def test_hostile_names_never_lead_out_of_the_folder(run: Path, archive: Path, tm
     code, said = alone(command, archive, "-o", inner, "--json")
     assert code == 8 and "Traceback" not in said, said
     after = {path for path in tmp_path.rglob("*") if inner not in path.parents}
-    assert after - before == {inner, inner.parent, inner.parent.parent} and not Path("/tmp/vlae-evil.png").exists()
+    assert after - before == {inner, inner.parent, inner.parent.parent} and not Path("/vlae-evil.png").exists()
     ending = "" if command == "decompress" else ".png"
     kept = {f"0{n}.png{ending}" for n in range(1, 5)} | {f"last.png{ending}", f"00.png/inside.png{ending}"}
     written = set(files(inner))
-    assert kept <= written and len(written) == found(said)["images"] == len(kept) + 2  # and 00.png twice, under other names
+    assert kept <= written and len(written) == found(said)["images"]
+    assert len(written - kept) == (1 if command == "decompress" else 2)  # 00.png, under another name: twice the same image
     if command == "decompress":
         assert all(is_back(run.parent / "five" / (name if name[1] in "1234" else "00.png"), inner / name) for name in written)
     assert all(path.suffix == ".png" for path in inner.rglob("*") if path.is_file())

@@ -325,7 +325,7 @@ def test_texts_escape_what_is_put_in() -> None:
 # Functions that return what is said.
 RETURNED = {"_colours": "reason", "_as_seen": "note", "wrongly_named": "note"}
 YIELDED = {"one_picture": "note"}
-CONSTANTS = {"NOT_AN_IMAGE": "reason", "OVER_WHITE": "note", "PALETTE_TO_RGB": "note", "EXIF_IGNORED": "note"}
+CONSTANTS = {"NOT_AN_IMAGE": "reason", "OVER_WHITE": "note", "PALETTE_TO_RGB": "note", "EXIF_IGNORED": "note", "MAIN_PICTURE": "note"}
 ARCHIVES = {"exact.py"}
 """What is said there stands on no page."""
 

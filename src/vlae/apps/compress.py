@@ -1,6 +1,5 @@
 """Write a folder of images into an archive, from which every pixel comes back."""
 
-import hashlib
 import os
 import tempfile
 from collections import Counter
@@ -19,15 +18,15 @@ import torch
 from vlae.archive.archive import MODELS, Archive
 from vlae.archive.codec import Codec
 from vlae.archive.pack import Plain, pack
-from vlae.archive.parts import LARGEST, About, Damaged, Row, write_part
+from vlae.archive.parts import LARGEST, About, Row, write_part
 from vlae.core.vlae import VLAE
 from vlae.data.exact import Exact, read_exact
 from vlae.data.files import beside
 from vlae.data.foreign import files_of
 from vlae.data.read import NOT_AN_IMAGE, Refused
 from vlae.data.source import LeftOut
-from vlae.data.spool import identity
 from vlae.engine.codec import codec_of, encoder_of
+from vlae.engine.originals import about_of, delete_originals_of, stamp, stamps
 from vlae.engine.pool import Progress, Stopped, spread
 from vlae.engine.run import Run, check_outside, new_folder
 from vlae.engine.verify import verify
@@ -44,7 +43,7 @@ class Compressed:
 
     images: int
     already: int
-    """were in the archive, with the same pixels"""
+    """were in the archive, with the same pixels, orientation, profile and EXIF"""
     left_out: tuple[LeftOut, ...]
     pixels: int
     """of the images that were added"""
@@ -75,7 +74,7 @@ def compress(
         images: an image or a folder of images.
         output: the archive.
         check: decode every image again before it counts as written.
-        delete_originals: delete the files of images that came out of the finished archive as they are.
+        delete_originals: delete the files that the finished archive can stand for (``originals.delete_originals_of``).
         processes: how many; one for each core by default.
         progress: told the images done and all.
 
@@ -89,7 +88,7 @@ def compress(
     files = files_of(images)
     begun = any((output / name).exists() for name in MODELS)
     archive = _archive(run, output) if begun else Archive.create(new_folder(output), codec_of(run))
-    known = _known(archive, files)
+    known = stamps(archive, files)
     parts = list(spread(_Compress(run.folder, archive.folder, check, known), _jobs(archive, files, processes), len(files), processes, progress))
     added = [kept for part in parts for kept in part.added]
     left_out = tuple(left for part in parts for left in part.left_out)
@@ -99,7 +98,7 @@ def compress(
             _remove(archive)
         told = "; ".join(f"{left.name}: {left.reason}" for left in left_out[:3])
         raise DataError(f"No image of {images} can be used", rule="At least one must be", found=told, do="Mend these or give others")
-    deleted = _delete(archive, files, processes) if delete_originals else 0
+    deleted = delete_originals_of(archive, files, verify(archive, processes).whole) if delete_originals else 0
     sums = {name: sum(getattr(kept, name) for kept in added) for name in ("pixels", "file_bytes", "other_bytes", "stream_bytes")}
     return Compressed(len(added), already, left_out, **sums, encodings=dict(Counter(kept.encoding for kept in added)), deleted=deleted)
 
@@ -116,7 +115,7 @@ def compress_arrays(run: Run, images: Mapping[str, npt.NDArray[Any]]) -> bytes:
         RunError: the model has no integer twin.
     """
     plain = {name: _plain(name, array) for name, array in images.items()}
-    known = ((_about(name, Exact(*image), image.pixels.nbytes), Exact(*image)) for name, image in plain.items())
+    known = ((about_of(name, Exact(*image), image.pixels.nbytes), Exact(*image)) for name, image in plain.items())
     with tempfile.TemporaryDirectory(prefix="vlae-") as folder:
         archive = Archive.create(Path(folder), codec_of(run))
         work = _Compress(run.folder, archive.folder, True, {})
@@ -156,54 +155,11 @@ def _remove(archive: Archive) -> None:
         archive.folder.rmdir()
 
 
-def _known(archive: Archive, files: Mapping[str, Path]) -> dict[str, bytes]:
-    """The SHA-256 of what the archive has under the same names; of what is damaged there, nothing that is equal to anything."""
-    rows = archive.rows()
-    told = ((row.name, b"") if isinstance(row, Damaged) else (row.about.name, row.about.sha256) for row in rows)
-    return {name: sha for name, sha in told if name in files}
-
-
 def _jobs(archive: Archive, files: Mapping[str, Path], processes: int | None) -> list["_Job"]:
     names, workers = list(files), processes or os.cpu_count() or 1
     each = max(1, min(LARGEST, -(-len(names) // workers)))
     chosen = [names[first : first + each] for first in range(0, len(names), each)]
     return [_Job(archive.new_part(number), {name: files[name] for name in some}) for number, some in enumerate(chosen)]
-
-
-def _delete(archive: Archive, files: Mapping[str, Path], processes: int | None) -> int:
-    """Delete the files that the finished archive gives back, as they are on the disk now: pixels, orientation, profile and EXIF; how many."""
-    sums: dict[str, set[bytes]] = {}
-    for row in archive.rows():
-        if isinstance(row, Row):
-            sums.setdefault(row.about.name, set()).add(_sum(row.about))
-    deleted = 0
-    for name in sorted(set(verify(archive, processes).whole) & files.keys()):
-        if {_sum_of(name, files[name])} == sums.get(name):
-            files[name].unlink()
-            deleted += 1
-    return deleted
-
-
-def _sum_of(name: str, path: Path) -> bytes | None:
-    """Of a file; None where it cannot be read."""
-    try:
-        return _sum(_about(name, read_exact(path), 0))
-    except Refused:
-        return None
-
-
-def _sum(about: About) -> bytes:
-    """What two files that are the same image, with all that is kept of it, have in common."""
-    kept = (about.sha256, about.orientation, about.icc, about.exif)
-    return hashlib.sha256(repr(kept).encode()).digest()
-
-
-def _about(name: str, image: Exact, size: int) -> About:
-    return About(name, _identity(image), image.orientation, image.icc, image.exif, size)
-
-
-def _identity(image: Exact) -> bytes:
-    return bytes.fromhex(identity(image.pixels, image.depth))
 
 
 class _Job(NamedTuple):
@@ -268,11 +224,11 @@ class _Compress:
                 left_out.append(LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE))
                 step(1)
                 continue
-            about = _about(name, image, size)
-            if not self.known.get(name):
+            about = about_of(name, image, size)
+            if name not in self.known:
                 yield about, image
                 continue
-            same = self.known[name] == about.sha256
+            same = self.known[name] == stamp(about)
             left_out.append(LeftOut(name, ALREADY if same else ANOTHER, harmless=same))
             step(1)
 

@@ -11,7 +11,7 @@ from vlae.archive.parts import Damaged, Row
 from vlae.data.exact import Exact, write_exact
 from vlae.engine.pool import Progress, spread
 from vlae.engine.run import output_folder
-from vlae.engine.verify import OUTSIDE, places, unnamed
+from vlae.engine.verify import OUTSIDE, lost, places, unnamed
 from vlae.errors import ArchiveError, DiskError
 
 
@@ -34,30 +34,43 @@ def decompress(archive: Archive, output: Path, processes: int | None = None, pro
         DiskError: the folder is not new, or cannot be written.
     """
     jobs = _jobs(archive)
-    total = sum(len(some) for job in jobs for some in job.places.values())
+    total = sum(len(job.places) for job in jobs)
     with output_folder(output):
         found = list(spread(_Decompress(archive.folder, output), jobs, total, processes, progress))
-    images, damaged = sum(one.images for one in found), tuple(d for one in found for d in one.damaged)
-    if damaged and not images:
+    written = {key for one in found for key in one.written}
+    damaged = lost([d for one in found for d in one.damaged], [name for name, _ in written])
+    if damaged and not written:
         raise ArchiveError(f"No image of {archive.folder} can be given back", found=f"{damaged[0].name}: {damaged[0].reason}", do="Restore it")
-    return Decompressed(images, damaged)
+    return Decompressed(len(written), damaged)
+
+
+_Key = tuple[str, bytes]
+"""An image by its name and the SHA-256 of its pixels: one that was damaged may have been added again, and is one image."""
 
 
 class _Job(NamedTuple):
-    """A part, and where its images are written, by their names."""
+    """A part, and where its images are written."""
 
     part: Path
-    places: dict[str, list[str | None]]
+    places: dict[_Key, str | None]
+
+
+class _Done(NamedTuple):
+    """What became of the images of a part."""
+
+    written: list[_Key]
+    damaged: list[Damaged]
 
 
 def _jobs(archive: Archive) -> list[_Job]:
-    names = [[row.about.name if isinstance(row, Row) else row.name for row in archive.rows([part])] for part in archive.parts]
-    found = iter(places([name for some in names for name in some]))
-    jobs = [_Job(part, {name: [] for name in some}) for part, some in zip(archive.parts, names, strict=True)]
-    for job, some in zip(jobs, names, strict=True):
-        for name in some:
-            job.places[name].append(next(found))
-    return jobs
+    keys = [[_key(row) for row in archive.rows([part]) if isinstance(row, Row)] for part in archive.parts]
+    images = list(dict.fromkeys(key for some in keys for key in some))
+    found = dict(zip(images, places([name for name, _ in images]), strict=True))
+    return [_Job(part, {key: found[key] for key in some}) for part, some in zip(archive.parts, keys, strict=True)]
+
+
+def _key(row: Row) -> _Key:
+    return row.about.name, row.about.sha256
 
 
 @dataclass(frozen=True)
@@ -69,17 +82,17 @@ class _Decompress:
     def archive(self) -> Archive:
         return Archive.open(self.folder)
 
-    def __call__(self, job: _Job, step: Callable[[int], None]) -> Decompressed:
-        images, damaged = 0, []
+    def __call__(self, job: _Job, step: Callable[[int], None]) -> _Done:
+        done = _Done([], [])
         for image in self.archive.images([job.part]):
             if isinstance(image, Damaged):
-                damaged.append(image)
-            elif (reason := self._write(image, (job.places.get(image.row.about.name) or [None]).pop())) is not None:
-                damaged.append(Damaged(image.row.about.name, reason))
+                done.damaged.append(image)
+            elif (reason := self._write(image, job.places.get(_key(image.row)))) is not None:
+                done.damaged.append(Damaged(image.row.about.name, reason))
             else:
-                images += 1
+                done.written.append(_key(image.row))
             step(1)
-        return Decompressed(images, tuple(damaged))
+        return done
 
     def _write(self, image: Image, place: str | None) -> str | None:
         """Write an image; why not, where that lies in its name."""

@@ -26,6 +26,7 @@ from PIL import Image
 from vlae.data.files import beside
 from vlae.data.read import (
     EXIF_IGNORED,
+    MAIN_PICTURE,
     ORIENTATION,
     PALETTE_TO_RGB,
     Picture,
@@ -41,6 +42,10 @@ from vlae.data.read import (
     whole_scale,
     wrongly_named,
 )
+
+PREMULTIPLIED = "colours multiplied by alpha, kept so"
+HOLDS_MORE = frozenset({EXIF_IGNORED, MAIN_PICTURE, PREMULTIPLIED})
+"""Notes of files that held more than is kept."""
 
 _EXIF = b"Exif\0\0"  # begins the block in a JPEG and at Pillow's, not in a PNG's chunk nor in every WebP
 _GREY_ALPHA = 4  # colour type of a PNG
@@ -208,7 +213,7 @@ def _from_samples(page: Any, values: Pixels, channels: int) -> Picture:
         notes += (_spread(page.bitspersample),)
     if values.shape[2] > channels:
         if tuple(page.extrasamples) == (tifffile.EXTRASAMPLE.ASSOCALPHA,):
-            notes += ("colours multiplied by alpha, kept so",)
+            notes += (PREMULTIPLIED,)
         elif tuple(page.extrasamples) != (tifffile.EXTRASAMPLE.UNASSALPHA,):
             raise Refused("a channel of unknown meaning")
     return picture._replace(notes=notes)

@@ -25,7 +25,7 @@ def beside(path: Path) -> Iterator[BinaryIO]:
     >>> target.read_bytes()
     b'all of it'
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

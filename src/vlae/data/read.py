@@ -43,6 +43,7 @@ NOT_AN_IMAGE = "not an image (PNG, JPEG, BMP, TIFF or WebP)"
 OVER_WHITE = "transparency laid over white"
 PALETTE_TO_RGB = "palette to RGB"
 EXIF_IGNORED = "unreadable EXIF ignored"
+MAIN_PICTURE = "main picture of several in a JPEG"
 ORIENTATION = 274  # the EXIF and TIFF tag
 
 _SIGNATURES = (
@@ -188,7 +189,7 @@ def one_picture(path: Path, kind: str, max_pixels: int) -> Iterator[tuple[Image.
         if frames > 1 and kind != "JPEG":
             raise Refused(f"animated ({frames} frames)")
         image.load()
-        yield image, ("main picture of several in a JPEG",) if frames > 1 else ()
+        yield image, (MAIN_PICTURE,) if frames > 1 else ()
 
 
 def _decode_pillow(path: Path, kind: str, head: bytes, max_pixels: int) -> Picture:

@@ -3,7 +3,7 @@
 import errno
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
@@ -37,7 +37,14 @@ def verify(archive: Archive, processes: int | None = None, progress: Progress | 
     parts = archive.parts
     total = sum(len(read_names(part)) for part in parts)
     found = list(spread(_Verify(archive.folder), parts, total, processes, progress))
-    return Verified(tuple(n for one in found for n in one.whole), tuple(d for one in found for d in one.damaged))
+    whole = [name for one in found for name in one.whole]
+    return Verified(tuple(whole), lost([d for one in found for d in one.damaged], whole))
+
+
+def lost(damaged: Iterable[Damaged], whole: Iterable[str]) -> tuple[Damaged, ...]:
+    """Those that are damaged and not whole elsewhere in the archive: an image that was damaged may have been added again."""
+    names = set(whole)
+    return tuple(one for one in damaged if one.name not in names)
 
 
 def places(names: Sequence[str], always: bool = False) -> list[str | None]:
