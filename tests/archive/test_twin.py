@@ -2,183 +2,217 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from vlae.archive.codebook import Codebook
 from vlae.archive.coder import decode, encode
-from vlae.archive.twin import EXACT, back, quantised, twin
-from vlae.archive.whole import MOST, WholeConv, WholeOut
-from vlae.core.distributions import BernoulliHead, LogisticHead
+from vlae.archive.twin import CODE_MOST, EXACT, GREY_STEP, twin
+from vlae.archive.whole import GATE_FRACTION, GATE_SCALE, MOST, WholeConv, WholeDenseBlock
 from vlae.core.wavefront import Wavefront
 
-from ..core.build import code_for, decoder, levels, window
+from .build import made, plan, tensors
 
-HEAD = LogisticHead(256, 1, 3)
-HEADS = {"grey": HEAD, "rgb": LogisticHead(256, 3, 2), "few levels": LogisticHead(7, 1, 2), "bits": BernoulliHead()}
+KINDS = {
+    "grey": {},
+    "rgb": {"colours": 3},
+    "rgb seen as grey": {"colours": 3, "context": "grey"},
+    "few levels": {"levels": 7},
+    "bits": {"levels": 2},
+    "16 bits": {"levels": 65536},
+}
 NAMES = ["none", "stack2", "4x2", "5x3", "all"]
-SIZES = [(1, 1), (1, 9), (7, 1), (5, 6)]
 FORMS = list(itertools.product(NAMES, ["layers", "input"], [0, 1]))
 
 
-def made(name, condition="layers", pointwise=1, size=(6, 7), batch=3, code="grid", head=HEAD):
-    """A random decoder in float32, its twin, whole codes and images."""
-    real = decoder(window(name, "pixels", size), head, size, code, condition, pointwise)
-    z, x = code_for(real, batch, size), levels(head, batch, size)
-    whole = None if z is None else quantised(z)
-    return real, twin(real, z, x), whole, x
+def doubled(one):
+    """The same twin in float64, on the same codes and images."""
+    return tensors(copy.deepcopy(one.codec.twin).double(), None if one.z is None else one.z.double(), one.x.double())
 
 
-def tensors(whole, z, x):
-    """Every layer's values, the prediction and the frequencies of a twin."""
-    found = []
-    hooks = [m.register_forward_hook(lambda m, given, value: found.append(value)) for m in whole.modules() if isinstance(m, WholeConv | WholeOut)]
+@pytest.mark.parametrize("kind, code", list(itertools.product(KINDS, ["grid", "vector", "none"])))
+def test_every_layer_is_whole_and_the_same_in_double_precision(kind, code):
+    one = made(plan("4x2", code=code, size=(6, 7), **KINDS[kind]))
+    found = tensors(one.codec.twin, one.z, one.x)
+    assert all(torch.equal(value, value.round()) for value in found)
+    assert all(torch.equal(a.double(), b.double()) for a, b in zip(found, doubled(one), strict=True))
+
+
+@pytest.mark.parametrize("code", ["grid", "vector"])
+def test_so_it_is_with_dense_blocks(code):
+    one = made(replace(plan("stack2", code=code, size=(6, 7)), block="densenet"))
+    found = tensors(one.codec.twin, one.z, one.x)
+    assert any(isinstance(m, WholeDenseBlock) for m in one.codec.twin.modules())
+    assert all(torch.equal(value, value.round()) for value in found)
+    assert all(torch.equal(a.double(), b.double()) for a, b in zip(found, doubled(one), strict=True))
     with torch.no_grad():
-        told = whole(z, x)
-    [hook.remove() for hook in hooks]
-    colours = x.long().unbind(1)
-    return [*found, *(told.colour(c, colours[:c]).below(level) for c, level in enumerate(colours))]
-
-
-@pytest.mark.parametrize("head, code", list(itertools.product(HEADS, ["grid", "vector", None])))
-def test_so_it_is_for_every_head_and_code_and_its_images_come_back(head, code):
-    _, whole, z, x = made("4x2", code=code, head=HEADS[head])
-    double = tensors(copy.deepcopy(whole).double(), None if z is None else z.double(), x.double())
-    assert all(torch.equal(a.double(), b.double()) for a, b in zip(tensors(whole, z, x), double, strict=True))
-    for n in range(len(x)):
-        one = None if z is None else z[n : n + 1]
-        words = encode(whole, one, x[n : n + 1])
-        assert torch.equal(decode(whole, one, words, x.shape[2:]), x[n : n + 1])
-        bits = -whole(one, x[n : n + 1]).log_prob(x[n : n + 1]).sum().item() / np.log(2)
-        assert 32 * len(words) <= bits + 80
+        real, whole = one.real.spread(one.codes, (6, 7)), one.codec.twin.spread(one.z, (6, 7)) / 2**one.codec.twin.fraction
+    assert (real - whole).norm() < 0.1 * real.norm()
 
 
 @pytest.mark.parametrize("name, condition, pointwise", FORMS)
-def test_every_layer_is_the_same_in_double_precision_and_in_another_batch(name, condition, pointwise):
-    _, whole, z, x = made(name, condition, pointwise)
-    found = tensors(whole, z, x)
-    assert all(torch.equal(value, value.round()) for value in found)
-    single = [tensors(whole, z[n : n + 1], x[n : n + 1]) for n in range(3)]
+def test_so_it_is_for_every_window_and_in_another_batch(name, condition, pointwise):
+    one = made(plan(name, condition=condition, pointwise=pointwise, size=(6, 7)))
+    found = tensors(one.codec.twin, one.z, one.x)
+    single = [tensors(one.codec.twin, one.z[n : n + 1], one.x[n : n + 1]) for n in range(3)]
     assert all(torch.equal(value, torch.cat(parts)) for value, *parts in zip(found, *single, strict=True))
-    double = tensors(whole.double(), z.double(), x.double())
-    assert all(torch.equal(a.double(), b.double()) for a, b in zip(found, double, strict=True))
+    assert all(torch.equal(a.double(), b.double()) for a, b in zip(found, doubled(one), strict=True))
 
 
-def test_every_layer_is_the_same_in_whole_numbers_one_pixel_after_another():
+def whole(values):
+    """The whole numbers that a tensor holds."""
+    found = values.numpy().astype(np.int64)
+    assert np.array_equal(found, values.numpy())
+    return found
+
+
+def nearest(value, powers):
+    """Of a whole number divided by two so often: the nearest, and of two the even one."""
+    powers = np.maximum(powers, 0)
+    down, half = value >> powers, np.int64(1) << np.maximum(powers - 1, 0)
+    rest = value - (down << powers)
+    return down + np.where(powers > 0, (rest > half) | ((rest == half) & (down % 2 == 1)), 0)
+
+
+def read(taps, weights, source):
+    """The sums of one read, pixel by pixel and tap by tap."""
+    total = np.zeros((source.shape[0], weights.shape[0], *source.shape[2:]), np.int64)
+    height, width = source.shape[2:]
+    for (k, (di, dj)), i, j in itertools.product(enumerate(taps), range(height), range(width)):
+        if 0 <= i + di < height and 0 <= j + dj < width:
+            total[:, :, i, j] += source[:, :, i + di, j + dj] @ weights[:, :, k].T
+    return total
+
+
+def shown(one):
+    """What the network sees of the image: 2 x - (L - 1), or four times that of the luminance, to the nearest quarter of a level."""
+    top, x = one.codec.plan.levels - 1, whole(one.x)
+    if one.codec.plan.context == "pixels":
+        return 2 * x - top
+    return 2 * nearest(4 * (77 * x[:, :1] + 150 * x[:, 1:2] + 29 * x[:, 2:]), 8) - 4 * top
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layer_is_the_same_in_whole_numbers_one_pixel_after_another(kind):
     """Against NumPy's 64-bit integers, tap by tap."""
-    _, whole, z, x = made("4x2")
-    net, image, code = whole.net, whole.image(x), whole.spread(z, x.shape[2:])
-    height, width = x.shape[2:]
-    numbers = {"image": image.numpy().astype(np.int64), "code": code.numpy().astype(np.int64)}
-    values = [numbers["image"]]
-    scale = round(-np.log2(net.gate.to_gate)) + 5
-    fraction = round(np.log2(net.gate.to_value)) + scale
-    opened = net.gate.table.numpy().astype(np.int64)
-
-    def nearest(value, powers):
-        """Of a whole number divided by two so often: the nearest, and of two the even one."""
-        return np.array(np.round(value.astype(np.float64) / 2.0**powers), np.int64)
-
+    one = made(plan("4x2", **KINDS[kind]))
+    net, out, code = one.codec.twin.net, one.codec.twin.out, one.codec.twin.spread(one.z, one.x.shape[2:])
+    values = [shown(one)]
+    steps = np.log2(net.gate.steps.numpy()).astype(int)
+    scale, fraction = GATE_FRACTION - steps[-1], steps[0] + GATE_FRACTION - steps[-1]
+    opened = whole(net.gate.table * GATE_SCALE)
     for number, layer in enumerate(net.layers):
         condition = net.conditions[str(number)]
-        weights = condition.w.numpy().astype(np.int64)[:, :, 0, 0]
-        total = np.einsum("oc,bchw->bohw", weights, numbers["code"]) + condition.b.numpy().astype(np.int64)[None, :, None, None]
-        for read, conv in zip(layer.reads, net.convs[number], strict=True):
-            w, source = conv.w.numpy().astype(np.int64), values[read.source]
-            total += conv.b.numpy().astype(np.int64)[None, :, None, None]
-            for (k, (di, dj)), i, j in itertools.product(enumerate(conv.taps), range(height), range(width)):
-                if 0 <= i + di < height and 0 <= j + dj < width:
-                    total[:, :, i, j] += source[:, :, i + di, j + dj] @ w[:, :, k].T
-        shown, gate = np.split(total, 2, axis=1)
-        shown = np.clip(nearest(shown, scale - fraction), -MOST, MOST)
-        out = nearest(shown * opened[np.clip(nearest(gate, scale - 5), -256, 256) + 256], 10)
-        values.append(out if layer.residual is None else np.clip(out + values[layer.residual], -MOST, MOST))
+        total = np.einsum("oc,bchw->bohw", whole(condition.w)[:, :, 0, 0], whole(code)) + whole(condition.b)[None, :, None, None]
+        for reads, conv in zip(layer.reads, net.convs[number], strict=True):
+            total += read(conv.taps, whole(conv.w), values[reads.source]) + whole(conv.b)[None, :, None, None]
+        a, b = np.split(total, 2, axis=1)
+        a = np.clip(nearest(a, scale - fraction) if scale > fraction else a << (fraction - scale), -MOST, MOST)
+        gate = opened[np.clip(nearest(b, scale - GATE_FRACTION), -MOST, MOST) + MOST]
+        residual = 0 if layer.residual is None else values[layer.residual]
+        values.append(np.clip(nearest(residual * GATE_SCALE + a * gate, 10), -MOST, MOST))
+    lowered = -np.log2(out.step.numpy()).astype(int)[None, :, None, None]
+    numbers = nearest(np.einsum("oc,bchw->bohw", whole(out.w), values[-1]) + whole(out.b)[None, :, None, None], lowered)
     with torch.no_grad():
-        features = net(image, code).features
-        along = Wavefront(net, code, image).run(lambda seen, beside: (seen.features, beside))
-    assert np.array_equal(features.numpy(), values[-1]) and torch.equal(along, features)
+        seen = net(one.codec.twin.image(one.x), code)
+        along = Wavefront(net, code, one.codec.twin.image(one.x)).run(lambda seen, beside: (seen.features, beside))
+        told = out(seen.features)
+    assert np.array_equal(seen.features, values[-1]) and torch.equal(along, seen.features)
+    assert (lowered >= 0).all() and np.array_equal(told, numbers)
+    assert (net.prediction is None) == (one.codec.plan.levels == 2 or one.codec.plan.context == "grey")
+    assert net.prediction is None or np.array_equal(seen.prediction, read(net.predictor.taps, whole(net.prediction), values[0]))
 
 
-def test_no_sum_can_reach_what_float32_does_not_hold():
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_sum_can_reach_what_floats_do_not_hold(kind):
     """With values of the largest size that agree in sign with every weight."""
-    _, whole, _, _ = made("5x3")
-    for number, convs in enumerate(whole.net.convs):
-        most = [255 if read.source == 0 else MOST for read in whole.net.layers[number].reads]
+    one = made(plan("5x3", **KINDS[kind]))
+    found, exact = one.codec.twin, EXACT[one.codec.twin.dtype]
+    assert exact == (2**53 if kind == "16 bits" else 2**24)
+    brightest = (one.codec.plan.levels - 1) * (GREY_STEP if one.codec.plan.context == "grey" else 1)
+    for number, convs in enumerate(found.net.convs):
+        most = [brightest if read.source == 0 else MOST for read in found.net.layers[number].reads]
         sums = sum(c.w.abs().flatten(1).sum(1).double() * m + c.b.abs() for c, m in zip(convs, most, strict=True))
-        condition = whole.net.conditions[str(number)]
-        assert (sums + condition.w.abs().flatten(1).sum(1).double() * MOST + condition.b.abs() < EXACT).all()
-    for conv in whole.code_map.modules():
+        condition = found.net.conditions[str(number)]
+        assert (sums + condition.w.abs().flatten(1).sum(1).double() * MOST + condition.b.abs() < exact).all()
+    for conv in found.code_map.modules():
         if isinstance(conv, WholeConv):
-            most = 511 if conv is whole.code_map.first else MOST
-            assert (conv.w.abs().flatten(1).sum(1).double() * most + conv.b.abs() < EXACT).all()
-    assert (whole.out.w.abs().sum(1).double() * MOST + whole.out.b.abs() < EXACT).all()
+            most = CODE_MOST if conv is found.code_map.first else MOST
+            assert (conv.w.abs().flatten(1).sum(1).double() * most + conv.b.abs() < exact).all()
+    assert (found.out.w.abs().sum(1).double() * MOST + found.out.b.abs() < exact).all()
+    if found.net.prediction is not None:
+        assert (found.net.prediction.abs().flatten(1).sum(1).double() * brightest < exact).all()
 
 
+@pytest.mark.parametrize("kind", ["grey", "rgb", "rgb seen as grey", "16 bits"])
 @pytest.mark.parametrize("name", NAMES[:-1])  # random weights of many layers grow values far beyond those of a trained decoder
-def test_it_tells_nearly_what_the_decoder_tells(name):
+def test_it_tells_nearly_what_the_decoder_tells(name, kind):
     """On images of its own: what it holds for next to impossible, the twin cannot make rarer than one in 2^24."""
-    real, _, z, x = made(name, size=(12, 12))
+    one = made(plan(name, **KINDS[kind]), size=(12, 12))
+    real, z = one.real, one.codes
     with torch.no_grad():
         real.out.g.mul_(0.03)  # as sure of its pixels as trained decoders are, not surer
-        whole = twin(real, back(z), x)
-        x = real.sample(back(z), torch.rand(3, 2, 12, 12))
-        ours, theirs = whole(z, x).log_prob(x), real(back(z), x).log_prob(x).double()
+        found = twin(real, z, one.x.float())
+        x = real.sample(z, torch.rand(3, real.head.uniforms, 12, 12))
+        ours = found(one.z, x.to(found.dtype)).log_prob(x.to(found.dtype))
+        theirs = real(z, x).log_prob(x).double()
     assert abs(ours.sum() / theirs.sum() - 1) < 0.03
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name, condition, pointwise", FORMS[::3])
-def test_an_image_comes_back_from_its_words(name, condition, pointwise, size):
-    _, whole, z, x = made(name, condition, pointwise, size)
-    for n, image in enumerate((x[:1], torch.zeros(1, 1, *size), torch.full((1, 1, *size), 255.0))):
-        words = encode(whole, z[n : n + 1], image)
-        assert torch.equal(decode(whole, z[n : n + 1], words, size), image)
-        double = whole.double()
-        assert np.array_equal(encode(double, z[n : n + 1].double(), image.double()), words)
-        assert torch.equal(decode(double, z[n : n + 1].double(), words, size).float(), image)
-        whole.float()
-
-
-def test_words_are_as_many_as_the_frequencies_say():
-    _, whole, z, x = made("stack2", size=(24, 24))
-    bits = -whole(z[:1], x[:1]).log_prob(x[:1]).sum().item() / np.log(2)
-    assert bits <= 32 * len(encode(whole, z[:1], x[:1])) <= bits + 80
-
-
-def test_threads_do_not_matter():
-    _, whole, z, x = made("stack2", size=(40, 40))
-    found = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        found.append((encode(whole, z[:1], x[:1]), tensors(whole, z, x)))
-    (words, one), (others, two) = found
-    assert np.array_equal(words, others) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-
-
 def test_what_has_no_twin_is_refused():
-    for head, context in ((LogisticHead(65536, 1, 2), "pixels"), (HEAD, "low")):
-        real = decoder(window("4x2", context, (6, 7)), head, (6, 7))
-        with pytest.raises(NotImplementedError, match="only"):
-            twin(real, code_for(real, 1, (6, 7)), levels(head, 1, (6, 7)))
+    for context in ("low", "high"):
+        real = plan("4x2", context).decoder()
+        with pytest.raises(NotImplementedError, match="smoothed"):
+            twin(real, torch.zeros(1, 2, 3, 4), torch.zeros(1, 1, 6, 7))
 
 
 @pytest.mark.parametrize("times", [10.0, 1e4, 1e10])
 def test_weights_of_any_size_give_an_exact_twin_or_are_refused(times):
-    real, _, z, x = made("stack2")
-    for name, weights in real.named_parameters():
+    one = made(plan("stack2"))
+    for name, weights in one.real.named_parameters():
         if name.endswith(".g"):
             weights.data.mul_(times)
     try:
-        whole = twin(real, back(z), x)
+        found = twin(one.real, one.codes, one.x)
     except ValueError as refused:
         assert times > 100 and "too large" in str(refused)
     else:
-        assert torch.equal(decode(whole, z[:1], encode(whole, z[:1], x[:1]), x.shape[2:]), x[:1])
+        codec = copy.copy(one.codec)
+        object.__setattr__(codec, "twin", found)
+        words = [image.words for image in encode(codec, one.index, one.x)]
+        assert torch.equal(decode(codec, words, one.x.shape[2:]).x, one.x)
 
 
 def test_a_convolution_reads_as_torch_does():
     conv = WholeConv(lambda x, w, b: F.conv2d(x, w, b, padding=1), torch.randint(-9, 9, (4, 2, 3, 3)).float(), torch.randint(-9, 9, (4,)).float())
     x = torch.randint(-99, 99, (2, 2, 5, 6)).float()
     assert torch.equal(conv(x), F.conv2d(x.double(), conv.w.double(), conv.b.double(), padding=1).float())
+
+
+@pytest.mark.parametrize("coarseness", [0.1, 1.0, 50.0])
+def test_a_codebook_has_the_nearest_code_of_every_channel(coarseness):
+    codes, stds = 3 * torch.randn(9, 2, 5, 4), torch.tensor([0.05, 0.8]).view(1, 2, 1, 1).expand(9, 2, 5, 4)
+    book = Codebook.of(codes, stds, coarseness)
+    index, steps = book.index(codes), book.steps.view(1, 2, 1, 1) / 16
+    assert book.steps[1] >= book.steps[0] and (book.steps.log2() % 1 == 0).all()
+    inside = codes.abs() <= CODE_MOST / 16 - steps
+    assert torch.equal(book.whole(index), index * book.steps.view(1, 2, 1, 1)) and torch.equal(book.code(index) * 16, book.whole(index).double())
+    assert ((book.code(index) - codes).abs() <= steps / 2)[inside].all() and inside.any()
+    assert torch.equal(book.index(book.code(index)), index) and (book.whole(index).abs() <= CODE_MOST + 1).all()
+    assert torch.equal(book.of_levels(book.levels(index)).view_as(index), index)
+
+
+def test_a_codebook_knows_how_often_its_indices_come():
+    """The entropy of indices like those that it was made from, against that of their histogram."""
+    codes = torch.randn(4000, 1, 3, 3) * 2 + 1
+    book = Codebook.of(codes, torch.full_like(codes, 0.3), 1.0)
+    level = book.levels(book.index(codes))
+    shares = book.shares(9)
+    bits = -((shares.below(level + 1) - shares.below(level)) / shares.total).log2().mean()
+    counts = torch.bincount(level.flatten()).double()
+    entropy = -(counts / counts.sum()).clamp(min=1e-9).log2().mul(counts / counts.sum()).sum()
+    assert entropy <= bits < entropy + 0.05

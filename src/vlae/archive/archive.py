@@ -11,6 +11,7 @@ import io
 import re
 import secrets
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -48,8 +49,6 @@ class Archive:
 
     def __init__(self, folder: Path, codec: Codec) -> None:
         self.folder, self.codec = folder, codec
-        self._held: object = None
-        """what the folder lives as long as, where it is a temporary one"""
 
     @classmethod
     def open(cls, folder: Path) -> "Archive":
@@ -84,10 +83,14 @@ class Archive:
                     if not _MEMBER.fullmatch(member.filename) or member.compress_type != zipfile.ZIP_STORED:
                         raise ValueError(f"it holds {member.filename!r}")
                     file.extract(member, held.name)
+            archive = cls.open(Path(held.name))
+        except ArchiveError:
+            held.cleanup()
+            raise
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
+            held.cleanup()
             raise ArchiveError("These bytes are no archive", found=str(error), do="Give what vlae.compress returned") from None
-        archive = cls.open(Path(held.name))
-        archive._held = held
+        weakref.finalize(archive, held.cleanup)
         return archive
 
     @property
@@ -96,8 +99,8 @@ class Archive:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
             for path in [*(self.folder / name for name in MODELS), *sorted((self.folder / "parts").glob("part-*"))]:
-                if path.is_file():
-                    file.write(path, path.relative_to(self.folder))
+                if path.is_file():  # without its time: the same images are the same bytes
+                    file.writestr(zipfile.ZipInfo(path.relative_to(self.folder).as_posix()), path.read_bytes())
         return buffer.getvalue()
 
     @classmethod
@@ -183,7 +186,8 @@ class Archive:
             KeyError: the archive holds none of this name.
             ArchiveError: it is damaged.
         """
-        for image in self.images([self._part_of[name]], frozenset({name})):
+        parts = [self._part_of[name]] if name in self._part_of else self.parts  # a list of names may be damaged
+        for image in self.images(parts, frozenset({name})):
             if isinstance(image, Image):
                 return image.pixels
             if image.name == name:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,7 @@ from vlae.core.plan import DecoderPlan
 from vlae.errors import ArchiveError
 
 FORMAT = 1
-_LARGEST_SIZE, _LARGEST_COUNT = 8192, 64
+_LARGEST_SIZE, _LARGEST_COUNT, _LARGEST_SEEN, _FINEST = 8192, 64, 2**18, 30
 _PLAN = TypeAdapter(DecoderPlan)
 
 
@@ -64,14 +65,18 @@ class Codec:
             told, tensors = _told(data), load(data)
             if told["format"] > FORMAT:
                 raise ArchiveError("This archive was written by a newer version", found=f"format {told['format']}", do="Update vlae")
-            plan = _checked(_PLAN.validate_python(told["plan"]))
-            twin = blank(plan.decoder(), int(told["fraction"]))
+            plan, fraction, shift = _checked(_PLAN.validate_python(told["plan"]), len(data)), int(told["fraction"]), int(told["prediction_shift"])
+            if not (0 <= fraction <= _FINEST and abs(shift) <= _FINEST):
+                raise ValueError("its steps are none of ours")
+            twin = blank(plan.decoder(), fraction)
             if isinstance(twin.head, WholeHead):
-                twin.head = replace(twin.head, prediction_shift=int(told["prediction_shift"]))
+                twin.head = replace(twin.head, prediction_shift=shift)
             columns = {name.removeprefix("codebook."): tensors.pop(name).long() for name in list(tensors) if name.startswith("codebook.")}
             twin.load_state_dict({name: t.to(twin.dtype) for name, t in tensors.items()})
-            return cls(plan, twin, Codebook(**columns) if columns else None, str(told["weights"]))
-        except (SafetensorError, ValidationError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, AssertionError) as error:
+            codec = cls(plan, twin, Codebook(**columns) if columns else None, str(told["weights"]))
+            codec.__dict__["data"] = data  # it is known by what was written, however a later version would write it
+            return codec
+        except (SafetensorError, ValidationError, ValueError, LookupError, ArithmeticError, TypeError, RuntimeError, AssertionError) as error:
             raise ArchiveError("The model of this archive is damaged", found=(str(error).splitlines() or [""])[0]) from None
 
     def code_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
@@ -104,11 +109,16 @@ def _told(data: bytes) -> dict[str, Any]:
     return told
 
 
-def _checked(plan: DecoderPlan) -> DecoderPlan:
-    """A plan that is no larger than any of ours: a foreign one must not fill the memory."""
+def _checked(plan: DecoderPlan, size: int) -> DecoderPlan:
+    """A plan that is no larger than any of ours, nor than its file: a foreign one must not fill the memory."""
     sizes = [plan.dims, plan.hidden, plan.map_channels, plan.width, *plan.widths, *(plan.image or ())]
     counts = [plan.pointwise, plan.components, len(plan.widths), len(plan.blocks), *plan.blocks]
     known = (plan.levels, plan.colours) in ((2, 1), (256, 1), (256, 3), (65536, 1))
     if not known or not all(0 <= n <= _LARGEST_SIZE for n in sizes) or not all(0 <= n <= _LARGEST_COUNT for n in counts):
         raise ValueError("it is larger than any model of ours")
+    if plan.window == "all" and math.prod(plan.image or ()) > _LARGEST_SEEN:
+        raise ValueError("it sees more than any model of ours")
+    with torch.device("meta"):  # each weight has a byte at least; here they come with the lengths of their rows
+        if sum(p.numel() for p in plan.decoder().parameters()) > 2 * size:
+            raise ValueError("it has more weights than its file has room for")
     return plan

@@ -70,8 +70,14 @@ class WholeLogistics(Shares):
     def between_each(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B K H W"]:
         """The mass of each component below ``x``, of ``2^24``."""
         slope, offset = self._line
-        place = torch.addcmul(offset, x.unsqueeze(1), slope).bitwise_right_shift_(INVERSE_BITS).clamp_(0, 2 * REACH * FINE)
-        return torch.take(logistic().to(x.device), place)
+        exact, masses = torch.addcmul(offset, x.unsqueeze(1), slope), logistic().to(x.device)
+        place = (exact >> INVERSE_BITS).clamp_(0, 2 * REACH * FINE)
+        below = torch.take(masses, place)
+        if self.levels <= FINE:
+            return below
+        # One of more levels may be narrower than an entry of the table: between two entries the mass grows evenly.
+        rise = torch.take(masses, (place + 1).clamp_(max=2 * REACH * FINE)) - below
+        return below + (rise * (exact & (2**INVERSE_BITS - 1)) >> INVERSE_BITS)
 
     @cached_property
     def _line(self) -> tuple[Int64[Tensor, "B K H W"], Int64[Tensor, "B K H W"]]:

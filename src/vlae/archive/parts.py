@@ -153,7 +153,7 @@ def codec_key(path: Path) -> str | None:
     try:
         with pq.ParquetFile(path, thrift_string_size_limit=MOST_METADATA) as file:
             return str(_told(file)["codec"])
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -172,7 +172,7 @@ def read_part(path: Path, codec: str, streams: bool = True) -> Iterator[Row | Da
                 for row in _rows(rest, file, group, streams):
                     yield row
                     seen += 1
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"{path.name} is damaged ({(str(error).splitlines() or [''])[0][:100]})"
         yield from (Damaged(name, reason) for name in (names or [f"(all of {path.name})"])[seen:])
 
@@ -182,7 +182,7 @@ def read_names(part: Path) -> list[str]:
     try:
         names = json.loads(names_path(part).read_text(encoding="utf-8"))["names"]
         return [str(name) for name in names]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
@@ -205,14 +205,20 @@ def _rows(rest: pq.ParquetFile, file: pq.ParquetFile, group: int, streams: bool)
     columns = rest.read_row_group(group, columns=_COLUMNS, use_threads=False).to_pylist()
     found = file.read_row_group(group, columns=["stream"], use_threads=False)["stream"] if streams else [None] * len(columns)
     for values, stream in zip(columns, found, strict=True):
+        name = str(values["name"] or "(an image without a name)")
         data = b"" if stream is None else stream.as_py()
         if stream is not None and google_crc32c.value(data) != values["crc32c"]:
-            yield Damaged(values["name"], "its stream is damaged")
-        else:
+            yield Damaged(name, "its stream is damaged")
+            continue
+        try:
             yield _row(values, data)
+        except (ValueError, TypeError) as error:
+            yield Damaged(name, f"its row is damaged ({error})")
 
 
 def _row(values: dict[str, Any], stream: bytes) -> Row:
+    if any(value is None for name, value in values.items() if name not in ("icc", "exif")):
+        raise ValueError("a value is missing")
     stored = Stored(values["encoding"], stream, (values["height"], values["width"]), Form(values["depth"], values["channels"]))
     code = np.array(values["code"], np.int16).reshape(values["code_shape"])
     packed = Packed(stored, code, values["code_bits"], values["pixel_bits"], values["other_bytes"])

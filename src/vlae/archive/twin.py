@@ -6,7 +6,8 @@ B batch, C channels, H and W height and width.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -16,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlae.archive.mixture import MEAN_STEP, WholeBitHead, WholeDistribution, WholeHead
-from vlae.archive.whole import MOST, WholeConv, WholeElu, WholeGate, WholeOut, WholeResBlock, WholeTaps, WholeVectorMap
+from vlae.archive.whole import MOST, WholeConv, WholeDenseBlock, WholeElu, WholeGate, WholeOut, WholeResBlock, WholeTaps, WholeVectorMap
 from vlae.core.causal import CausalNet, Gate
 from vlae.core.decoder import Decoder
 from vlae.core.distributions import Head, LogisticHead
 from vlae.core.encoder import VectorMap
-from vlae.core.layers import Conv, Linear, ResBlock, Upsample
+from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, Upsample
 from vlae.core.taps import IMAGE
 
 EXACT = {torch.float32: 2**24, torch.float64: 2**53}
@@ -30,6 +31,22 @@ CODE_FRACTION, CODE_MOST = 4, 511
 SMALL = 127
 GREY, GREY_STEP = (77.0, 150.0, 29.0), 4
 """The luminance of red, green and blue in steps of a quarter of a level, times ``2^6``."""
+
+
+@contextmanager
+def exact_sums() -> Iterator[None]:
+    """Within it, torch adds up whole numbers as they are.
+
+    Without oneDNN it hands convolutions to NNPACK, which transforms them (Winograd) and so rounds; and who uses it may have asked for
+    products in a lower precision.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.nnpack.flags(enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _Part(NamedTuple):
@@ -51,6 +68,11 @@ class Twin(Decoder):
         """Of the floats that hold its whole numbers."""
         return next(buffer for buffer in self.out.buffers()).dtype
 
+    @exact_sums()
+    def spread(self, z: Tensor | None, size: tuple[int, int]) -> Float[Tensor, "B M H W"] | None:
+        return super().spread(z, size)
+
+    @exact_sums()
     def forward(self, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> WholeDistribution:
         return cast(WholeDistribution, super().forward(z, x))
 
@@ -75,6 +97,7 @@ def twin(decoder: Decoder, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> Twi
     return _Maker(decoder, _fraction(decoder, z, x)).twin()
 
 
+@torch.no_grad()
 def blank(decoder: Decoder, fraction: int) -> Twin:
     """A twin of the same kind, with values in steps of ``2^-fraction``, to be filled with the numbers of another."""
     return _Maker(decoder, fraction).twin()
@@ -137,6 +160,8 @@ class _Maker:
         if isinstance(module, ResBlock):
             shortcut = self.conv(module.shortcut) if isinstance(module.shortcut, Conv) else module.shortcut
             return WholeResBlock(self.conv(module.first), self.conv(module.second), shortcut, self.fraction)
+        if isinstance(module, DenseBlock):
+            return WholeDenseBlock(map(self.conv, cast(Iterable[Conv], module.steps)), self.conv(module.merge), self.fraction)
         raise NotImplementedError(f"{type(module).__name__} has no twin")
 
     def conv(self, conv: Conv | Linear, fraction: int | None = None, most: int = MOST) -> WholeConv:

@@ -6,7 +6,7 @@ float32; sums are brought back to small integers by powers of two and rounding; 
 B batch, C channels, D twice the width, N pixels, H and W height and width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -65,7 +65,8 @@ class WholeElu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self.table, Tensor)
-        return self.table[(x.clamp(max=0) + MOST).long()] + x.clamp(min=0)
+        places = x.clamp(max=0).add_(MOST).to(torch.int32)
+        return torch.index_select(self.table, 0, places.flatten()).view(x.shape).add_(x.clamp(min=0))
 
 
 class WholeResBlock(nn.Module):
@@ -77,6 +78,19 @@ class WholeResBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
         return (self.shortcut(x) + self.second(self.elu(self.first(self.elu(x))))).clamp(-MOST, MOST)
+
+
+class WholeDenseBlock(nn.Module):
+    """A dense block of whole numbers."""
+
+    def __init__(self, steps: Iterable[nn.Module], merge: nn.Module, fraction: int) -> None:
+        super().__init__()
+        self.steps, self.merge, self.elu = nn.ModuleList(steps), merge, WholeElu(fraction)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        for step in self.steps:
+            x = torch.cat([x, step(self.elu(x))], dim=1)
+        return self.merge(self.elu(x))
 
 
 class WholeGate(nn.Module):

@@ -1,0 +1,176 @@
+"""Every image comes back from its stream, whatever it is and in whatever encoding; the smallest encoding is the one that is used."""
+
+from functools import cache
+
+import imagecodecs
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlae.archive import pack as module
+from vlae.archive.coder import Decoded, decode
+from vlae.archive.pack import Plain, pack, unpack
+from vlae.data.exact import png
+
+from .build import encoder, expected, made, plan
+
+PLANS = {
+    "grey": plan("stack2"),
+    "rgb": plan("stack2", colours=3),
+    "bits": plan("stack2", levels=2, code="none"),
+    "16 bits": plan("stack2", levels=65536),
+    "codeless": plan("stack2", code="none"),
+    "vector": plan("stack2", code="vector", size=(6, 7)),
+    "all": plan("all", size=(6, 7)),
+}
+FORMS = [(1, 1), *((depth, channels) for depth in (8, 16) for channels in (1, 2, 3, 4))]
+MODEL_FORM = {"rgb": (8, 3), "bits": (1, 1), "16 bits": (16, 1)}
+
+
+@pytest.fixture(autouse=True)
+def tiles(monkeypatch):
+    """So small that small images have many."""
+    monkeypatch.setattr(module, "TILE", 8)
+    monkeypatch.setattr(module, "EFFORT", 1)
+
+
+@cache
+def codec(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return made(PLANS[name], size=(6, 7), tame=True).codec
+
+
+def packed(name, images, check=True):
+    return pack(codec(name), encoder(codec(name)), images, check)
+
+
+def back(name, found):
+    return unpack(codec(name), [p.stored for p in found])
+
+
+def same(image, pixels):
+    return pixels.dtype == image.pixels.dtype and np.array_equal(pixels, image.pixels)
+
+
+@st.composite
+def images(draw, size=None):
+    """An image of any form and kind, ragged at the tiles' edges or not."""
+    form = draw(st.sampled_from(FORMS))
+    size = size or draw(st.sampled_from([(6, 7), (1, 1), (1, 17), (19, 1), (8, 8), (16, 8), (9, 21), (5, 30)]))
+    seed, top = draw(st.integers(0, 99)), 2 ** form[0] - 1
+    random = np.random.default_rng(seed)
+    image = expected(form, size, seed)
+    kind = draw(st.sampled_from(["expected", "noise", "constant", "contrast", "greys", "two values"]))
+    if kind == "noise":
+        image.pixels[:] = random.integers(0, top + 1, image.pixels.shape)
+    elif kind == "constant":
+        image.pixels[:] = random.integers(0, top + 1)
+    elif kind == "contrast":
+        image.pixels[:] = (random.integers(0, 2, image.pixels.shape) * top).astype(image.pixels.dtype)
+    elif kind == "greys":
+        image.pixels[:] = image.pixels[..., :1]
+    elif kind == "two values":
+        image.pixels[:] = np.where(image.pixels[..., :1] > top // 2, top, 0)
+    return image
+
+
+@given(st.sampled_from(list(PLANS)), st.data())
+def test_every_image_comes_back_alone_and_among_others(name, data):
+    some = data.draw(st.lists(images(), min_size=1, max_size=4))
+    found = packed(name, some)
+    assert all(same(image, pixels) for image, pixels in zip(some, back(name, found), strict=True))
+    for image, one in zip(some, found, strict=True):
+        assert [alone.stored for alone in packed(name, [image])] == [one.stored]
+        assert one.stored.size == image.pixels.shape[:2] and one.stored.form == image.form
+
+
+@given(st.sampled_from(list(PLANS)), images())
+def test_the_smallest_encoding_is_used(name, image):
+    plane = np.ascontiguousarray(image.pixels[..., 0] if image.form.channels == 1 else image.pixels)
+    other = min(len(png(*image)), len(imagecodecs.jpegxl_encode(plane, lossless=True, effort=1, numthreads=1)))
+    (found,) = packed(name, [image])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "png", lambda pixels, depth: bytes(10**6))
+        patched.setattr(module, "_jpeg_xl", lambda image: None)
+        (forced,) = packed(name, [image])
+    ours = len(forced.stored.stream) if forced.stored.encoding == "vlae" else np.inf
+    assert found.other_bytes == other and len(found.stored.stream) == min(ours, other)
+    assert (found.stored.encoding == "vlae") == (ours <= other)
+    assert np.isnan(found.pixel_bits) == np.isnan(found.code_bits) == (ours == np.inf)
+    if ours < np.inf:
+        assert same(image, back(name, [forced])[0])
+        words = 4 * -(-image.pixels.shape[0] // 8) * -(-image.pixels.shape[1] // 8)
+        assert (found.pixel_bits + found.code_bits) / 8 - 1 <= ours <= (found.pixel_bits + found.code_bits) / 8 + 4 * words
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_model_codes_images_of_its_own_in_its_own_encoding(name):
+    """Else these tests would be of JPEG XL."""
+    form = MODEL_FORM.get(name, (8, 1))
+    size = (6, 7) if name in ("vector", "all") else (20, 29)
+    (found,) = packed(name, [expected(form, size)])
+    assert found.stored.encoding == "vlae" and len(found.stored.stream) < found.other_bytes
+
+
+def test_greys_in_rgb_and_two_values_in_8_bits_are_coded_by_the_models_of_less():
+    grey, bits = expected((8, 1), (20, 9)), expected((1, 1), (20, 9))
+    cases = {
+        "grey": Plain(grey.pixels.repeat(3, axis=2), 8),
+        "bits": Plain(bits.pixels * np.uint8(255), 8),
+        "16 bits": Plain(grey.pixels * np.uint16(257), 16),
+    }
+    for name, image in cases.items():
+        found = packed(name, [image])
+        assert not np.isnan(found[0].pixel_bits) and same(image, back(name, found)[0])
+    cases["grey"].pixels[3, 3, 1] ^= 1
+    cases["bits"].pixels[3, 3, 0] = 254
+    for name in ("grey", "bits"):
+        found = packed(name, [cases[name]])
+        assert found[0].stored.encoding != "vlae" and same(cases[name], back(name, found)[0])
+
+
+@pytest.mark.parametrize("name", ["grey", "vector"])
+def test_the_code_is_that_of_the_whole_image_tile_by_tile(name):
+    image = expected((8, 1), (6, 7) if name == "vector" else (20, 29))
+    (found,) = packed(name, [image])
+    whole = codec(name).codebook.index(encoder(codec(name))(torch.from_numpy(image.pixels).float().permute(2, 0, 1)[None]))[0].numpy()
+    assert np.array_equal(found.code, whole[:, None, None] if name == "vector" else whole) and found.code.dtype == np.int16
+
+
+def test_how_many_are_worked_on_at_once_does_not_matter(monkeypatch):
+    some = [expected((8, 1), size, seed) for seed, size in enumerate([(20, 9), (8, 16), (20, 9), (1, 1)])]
+    found = [p.stored for p in packed("grey", some)]
+    for at_once in (1, 100):
+        monkeypatch.setattr(module, "AT_ONCE", at_once)
+        monkeypatch.setattr(module, "ENCODED_AT_ONCE", at_once)
+        assert [p.stored for p in packed("grey", some)] == found
+        assert all(same(image, pixels) for image, pixels in zip(some, unpack(codec("grey"), found), strict=True))
+
+
+def test_a_stream_that_does_not_give_the_image_back_is_never_used(monkeypatch):
+    some = [expected((8, 1), (20, 29), seed) for seed in range(3)]
+
+    def wrong(codec, words, size):
+        code, x = decode(codec, words, size)
+        if size == (8, 8):
+            x[5, 0, 7, 7] = (x[5, 0, 7, 7] + 1) % 256  # one pixel of one tile: of the first image, which has six of this size
+        return Decoded(code, x)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "decode", wrong)
+        found = packed("grey", some)
+        assert [p.stored.encoding for p in packed("grey", some, check=False)] == ["vlae"] * 3, "unless nobody looks"
+    assert [p.stored.encoding == "vlae" for p in found] == [False, True, True]
+    assert np.isnan(found[0].pixel_bits) and not found[0].code.size
+    assert all(same(image, pixels) for image, pixels in zip(some, back("grey", found), strict=True))
+
+
+def test_so_it_is_with_jpeg_xl(monkeypatch):
+    image = expected((8, 3), (40, 50))
+    monkeypatch.setattr(module, "EFFORT", 7)
+    assert packed("grey", [image])[0].stored.encoding == "jxl"
+    monkeypatch.setattr(imagecodecs, "jpegxl_decode", lambda data: np.zeros((40, 50, 3), np.uint8))
+    assert packed("grey", [image])[0].stored.encoding == "png"
