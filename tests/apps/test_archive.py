@@ -163,7 +163,7 @@ def test_names_that_become_one_are_kept_apart(run: Path, tmp_path: Path) -> None
 
 
 def test_where_a_disk_folds_names_none_is_written_over(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlae.engine.verify.FOLDS", True)
+    monkeypatch.setattr("vlae.engine.places.FOLDS", True)
     for n, name in enumerate(["A.png", "a.PNG", "\u00e9.png", "e\u0301.png"]):
         noise(tmp_path / "images" / name, seed=n)
     assert alone("compress", run, tmp_path / "images", "-o", tmp_path / "archive")[0] == 0

@@ -1,6 +1,5 @@
 """Images from outside a run's own set, as its model sees them, and what is made of each."""
 
-import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +14,9 @@ from vlae.data.source import LeftOut
 from vlae.data.spool import identity
 from vlae.engine.batches import DYNAMIC, as_levels, random
 from vlae.engine.measure import Group
+from vlae.engine.places import unnamed
 from vlae.engine.run import Run, check_outside, output_folder
 from vlae.errors import DataError, DiskError, PartialResult
-
-# Failures that lie in the name of one file; any other (a full disk, say) would meet the next file as well.
-_OF_THE_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ)
 
 
 class Guest(NamedTuple):
@@ -104,10 +101,7 @@ def _write(guest: Guest, made: Iterator[tuple[str, Pixels]], output: Path, depth
     except Refused as refused:
         reason = str(refused)
     except DiskError as error:
-        cause = error.__cause__
-        if not isinstance(cause, OSError) or cause.errno not in _OF_THE_NAME:
-            raise
-        reason = f"no files can be named after it ({cause.strerror})"
+        reason = unnamed(error)
     for path in written:
         path.unlink()
     return LeftOut(guest.name, reason)
