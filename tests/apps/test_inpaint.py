@@ -132,7 +132,7 @@ def test_the_mask_may_lie_among_the_images_and_the_output_may_not(run: Path, tmp
 @pytest.mark.parametrize("command", ["inpaint", "reconstruct"])
 def test_an_image_whose_files_cannot_be_named_does_not_end_the_others(run: Path, tmp_path: Path, command: str) -> None:
     folder = good(tmp_path / "images", 3)
-    long = picture(folder / ("a" * 240 + ".png"), seed=50).name
+    long = picture(folder / ("a" * 245 + ".png"), seed=50).name
     picture(folder / "00.png.1.png" / "b.png", seed=51)
     more = ["--mask", mask(tmp_path / "mask.png")] if command == "inpaint" else []
     code, said = vlae(command, run, folder, *more, "-o", tmp_path / "out", "--json")
