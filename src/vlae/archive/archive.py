@@ -61,12 +61,11 @@ class Archive:
         if not copies:
             raise ArchiveError(f"{folder} is not an archive", rule="An archive is a folder made by vlae compress", do="Give the folder of an archive")
         found = {hashlib.sha256(data).hexdigest(): data for data in (path.read_bytes() for path in copies)}
-        known = {key for part in _parts(folder) if (key := codec_key(part)) in found}
-        whole = [found[key] for key in known or found]
-        if not known and len(whole) > 1:
-            raise ArchiveError(
-                f"Both copies of the model of {folder} are damaged", rule="They are the same, and known to the parts", do="Restore one"
-            )
+        keys = {key for part in _parts(folder) if (key := codec_key(part))}
+        whole = [data for key, data in found.items() if key in keys or not keys]
+        if len(whole) != 1:
+            rule = "The copies are the same, and known to the parts"
+            raise ArchiveError(f"Both copies of the model of {folder} are damaged", rule=rule, do="Restore one")
         return cls(folder, Codec.read(whole[0]))
 
     @classmethod
