@@ -49,7 +49,7 @@ class Codebook:
     def index(self, codes: Float[Tensor, "B C ..."]) -> Int64[Tensor, "B C ..."]:
         """The nearest index of each element."""
         steps = self._like(codes)
-        return (codes.double() * (2**CODE_FRACTION / steps)).round().long().clamp(-CODE_MOST // steps, CODE_MOST // steps)
+        return (codes.double() * (2**CODE_FRACTION / steps)).round().long().clamp(-(CODE_MOST // steps), CODE_MOST // steps)
 
     def whole(self, index: Int64[Tensor, "B C ..."]) -> Int64[Tensor, "B C ..."]:
         """The code in a twin's whole numbers."""
