@@ -21,6 +21,7 @@ from typing import NamedTuple
 import pyarrow.dataset as ds
 
 from vlae.archive.codec import Codec
+from vlae.archive.pack import AT_ONCE as PIXELS_AT_ONCE
 from vlae.archive.pack import Stored, unpack
 from vlae.archive.parts import Damaged, Row, codec_key, read_names, read_part
 from vlae.data.files import beside, disk_errors
@@ -33,8 +34,8 @@ MOST_PIXELS = 2**30
 """of an image, at most: a damaged or hostile row must not fill the memory"""
 _PART = r"part-\d{5,9}-[0-9a-f]{8}"
 _MEMBER = re.compile(rf"model(\.copy)?\.safetensors|parts/{_PART}\.(parquet|names\.json)")
-AT_ONCE = 16
-"""images that are decoded together"""
+AT_ONCE = 256
+"""images that are decoded together, at most"""
 
 
 class Image(NamedTuple):
@@ -144,7 +145,7 @@ class Archive:
                 yield row
             elif names is None or row.about.name in names:
                 waiting.append(row)
-            if len(waiting) >= AT_ONCE or _pixels(waiting) > 2**22:
+            if len(waiting) >= AT_ONCE or _pixels(waiting) >= 2 * PIXELS_AT_ONCE:
                 yield from self._decoded(waiting)
                 waiting = []
         yield from self._decoded(waiting)
