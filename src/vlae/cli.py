@@ -268,7 +268,7 @@ def compress(
     with _saying("what is done is in the archive, and the same command goes on"), counting("Compressing") as progress:
         result = write(Run.open(run), images, output, check, delete_originals, processes, progress)
     told = {"output": str(output), **asdict(result), "left_out": [left._asdict() for left in result.left_out]}
-    show(told, as_json, _compressed_text(result, output))
+    show(told, as_json, _compressed_text(result, output, delete_originals))
     check_whole(result.images + result.already, result.left_out)
 
 
@@ -403,16 +403,20 @@ def _check_undamaged(whole: int, damaged: Any) -> None:
     """Tell of images that are damaged, after the others are done."""
     if damaged:
         found = "; ".join(f"{d.name}: {d.reason}" for d in damaged[:5])
-        raise PartialResult(f"{whole} images are whole and {len(damaged)} are not", found=found, do="Restore those from elsewhere")
+        raise PartialResult(
+            f"{whole} images are whole and {len(damaged)} are not", found=found, do="Compress their images again, or restore them from elsewhere"
+        )
 
 
-def _compressed_text(c: Any, output: Path) -> str:
+def _compressed_text(c: Any, output: Path, deleting: bool) -> str:
     lines = [f"{c.images} images: {output}"] + ([f"{c.already} were there already"] if c.already else [])
     if c.images:
         kinds = ", ".join(f"{n} {_ENCODINGS[name]}" for name, n in c.encodings.items())
         lines.append(f"{8 * c.stream_bytes / c.pixels:.3f} bits a pixel: {_share(c.stream_bytes, c.other_bytes)} of JPEG XL ({kinds})")
         lines.append(f"{_size(c.stream_bytes)}; their files have {_size(c.file_bytes)}")
-    return "\n".join(lines + ([f"{c.deleted} files deleted, after the archive gave their pixels back"] if c.deleted else []))
+    if deleting:
+        lines.append(f"{c.deleted} files deleted, after the archive gave their pixels back; {c.images + c.already - c.deleted} stay")
+    return "\n".join(lines)
 
 
 def _info_text(i: Any) -> str:
