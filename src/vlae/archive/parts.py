@@ -110,7 +110,7 @@ def _writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
         file,
         schema,
         compression={name: "zstd" for name in [*_COLUMNS, "code.list.element", "code_shape.list.element"]},  # the stream has none
-        use_dictionary=["encoding", "channels", "depth", "orientation", "icc", "exif"],
+        use_dictionary=["encoding", "channels", "depth", "orientation", "icc", "exif", "code.list.element"],
         write_statistics=["name"],
         write_page_checksum=True,
     )
