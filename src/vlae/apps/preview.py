@@ -10,7 +10,7 @@ from vlae.archive.archive import Archive
 from vlae.archive.parts import Damaged, Row
 from vlae.data.exact import png
 from vlae.data.files import beside
-from vlae.data.form import Form, convert
+from vlae.data.form import convert
 from vlae.data.read import Pixels
 from vlae.engine.batches import uniform
 from vlae.engine.places import OUTSIDE, places, unnamed
@@ -79,6 +79,6 @@ def _drawn(archive: Archive, row: Row) -> Pixels:
     z = codec.codebook.whole(index.view(1, *codec.code_shape(stored.size))).to(codec.twin.dtype)
     uniforms = uniform((codec.twin.head.uniforms, *stored.size), 0, int.from_bytes(row.about.sha256[:4]))
     pixels = codec.twin.sample(z, uniforms.unsqueeze(0).to(codec.twin.dtype))[0].permute(1, 2, 0)
-    model = Form(codec.plan.levels.bit_length() - 1, codec.plan.colours)
+    model = codec.form
     drawn = pixels.numpy().astype("uint16" if model.depth == 16 else "uint8")
     return drawn if model == stored.form else convert(drawn, model, stored.form)[0]

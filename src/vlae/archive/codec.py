@@ -18,6 +18,7 @@ from vlae.archive.mixture import WholeHead
 from vlae.archive.twin import Twin, blank
 from vlae.core.encoder import GridMap, VectorMap
 from vlae.core.plan import DecoderPlan
+from vlae.data.form import Form
 from vlae.errors import ArchiveError
 
 FORMAT = 1
@@ -84,6 +85,11 @@ class Codec:
         if isinstance(self.twin.code_map, VectorMap):
             return (self.plan.dims,)
         return (self.plan.dims, *self.plan.pyramid.grid(*size)) if isinstance(self.twin.code_map, GridMap) else (0,)
+
+    @property
+    def form(self) -> Form:
+        """Depth and channels of the images that it codes."""
+        return Form(self.plan.levels.bit_length() - 1, self.plan.colours)
 
     @property
     def any_size(self) -> bool:

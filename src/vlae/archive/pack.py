@@ -107,7 +107,7 @@ def unpack(codec: Codec, images: Sequence[Stored]) -> list[Pixels]:
     Raises:
         ValueError: a stream does not fit its image: which can only be where it is damaged.
     """
-    model = _form(codec)
+    model = codec.form
     found = [_blank(image, model) for image in images]
     words: dict[_Tile, Words] = {}
     for n, image in enumerate(images):
@@ -123,13 +123,9 @@ def unpack(codec: Codec, images: Sequence[Stored]) -> list[Pixels]:
     ]
 
 
-def _form(codec: Codec) -> Form:
-    return Form(codec.plan.levels.bit_length() - 1, codec.plan.colours)
-
-
 def _seen(codec: Codec, image: Plain) -> Pixels | None:
     """The image in the model's form, where that is the same image: greys in RGB for a model of greys, black and white in 8 bits for one of 1."""
-    model = _form(codec)
+    model = codec.form
     if image.form.channels not in (1, 3) or not codec.fits(image.pixels.shape[:2]):
         return None
     if image.form == model:
