@@ -1,0 +1,5 @@
+"""``python -m vlae.cli``."""
+
+from vlae.cli import main
+
+main()
