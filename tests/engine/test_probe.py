@@ -11,7 +11,8 @@ from sklearn.metrics import r2_score
 from tests.data.samples import fill
 from vlae.data import cache
 from vlae.engine.build import build
-from vlae.engine.probe import STRENGTHS, Part, codes, interval, r2, readout, ridges
+from vlae.engine.embed import embed
+from vlae.engine.probe import STRENGTHS, Part, interval, r2, readout, ridges
 from vlae.engine.settings import ImageFacts, load_settings, resolve
 
 
@@ -83,7 +84,7 @@ def test_codes_of_a_grid_are_equally_long_and_in_the_order_asked_for(tmp_path: P
     torch.manual_seed(0)
     model = build(resolve(settings, facts), facts)
     order = np.array([6, 0, 3, 5])
-    together = codes(model, images, order, 4, seed=0)
+    together = embed(model, images, order, 4, seed=0).mean
     assert together.shape == (4, 3 * 4 * 4)
     for row, n in zip(together, order, strict=True):
-        assert codes(model, images, np.array([n]), 4, seed=0)[0] == pytest.approx(row, abs=1e-5)
+        assert embed(model, images, np.array([n]), 4, seed=0).mean[0] == pytest.approx(row, abs=1e-5)

@@ -8,17 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import random
-from vlae.engine.measure import chosen, groups, placed
+from vlae.engine.embed import Numbers, common_places, embed
+from vlae.engine.measure import chosen
 from vlae.engine.run import Run
-
-Numbers = npt.NDArray[np.float64]
 
 # The stream of random numbers of the bootstrap: far from those of the batches.
 BOOTSTRAP = 100
@@ -27,8 +23,6 @@ RESAMPLES = 1000
 LEAST_IMAGES = 10
 # The codes of so many training images are enough for the probe, and images beyond them are passed over.
 MOST_IMAGES = 2000
-# A grid code is averaged down to at most so many places a side: fine enough for positions, and the same for images of any size.
-PLACES = 8
 # Ridge strengths tried, for each image and each standardised number of the code.
 STRENGTHS = 10.0 ** np.arange(-5, 3.5, 0.5)
 
@@ -102,17 +96,6 @@ def interval(y: Numbers, prediction: Numbers, rng: np.random.Generator) -> tuple
     return low, high
 
 
-@torch.no_grad()
-def codes(model: VLAE, images: ImageSet, numbers: npt.NDArray[np.int64], places: int, seed: int) -> Numbers:
-    """The middle of each image's code as one row of numbers, (n, D), in the order of ``numbers``; grids at ``places`` a side."""
-    rows: dict[int, Numbers] = {}
-    for group in groups(images, numbers, seed):
-        z = model.posterior(placed(group.x, model)).centre
-        pooled = F.adaptive_avg_pool2d(z, places) if z.dim() == 4 else z
-        rows |= dict(zip(group.numbers.tolist(), pooled.flatten(1).double().cpu().numpy(), strict=True))
-    return np.stack([rows[n] for n in numbers.tolist()])
-
-
 def read_off(run: Run, images: ImageSet, model: VLAE) -> tuple[Readout, ...]:
     """Probe every factor of the images; the result is kept in the run as ``results/probe.json``.
 
@@ -124,8 +107,8 @@ def read_off(run: Run, images: ImageSet, model: VLAE) -> tuple[Readout, ...]:
     """
     seed = run.settings.train.seed
     splits = [chosen(images, split, MOST_IMAGES) for split in ("train", "validation", "test")]
-    places = _places(model, images)
-    x = [codes(model, images, numbers, places, seed) for numbers in splits]
+    places = common_places(model, images)
+    x = [embed(model, images, numbers, places, seed).mean for numbers in splits]
     middle, spread = x[0].mean(0), x[0].std(0)
     scaled = [(part - middle) / np.where(spread > 0, spread, 1) for part in x]
     results = []
@@ -155,9 +138,3 @@ def readout(factor: str, train: Part, validation: Part, test: Part, rng: np.rand
     prediction = fits[best](test.x)
     low, high = interval(test.y, prediction, rng)
     return Readout(factor, r2(test.y, prediction), low, high, len(train.y), len(test.y), float(STRENGTHS[best]))
-
-
-def _places(model: VLAE, images: ImageSet) -> int:
-    """How many places a side all grids can be averaged down to."""
-    sides = (side for height, width in {tuple(s) for s in images.sizes.tolist()} for side in model.code_shape(height, width)[1:])
-    return min([PLACES, *sides])
