@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from vlae.core.entropy import Moments, bernoulli_moments, mixture_moments
+
 
 @runtime_checkable
 class PixelDistribution(Protocol):
@@ -37,6 +39,10 @@ class Bernoulli:
 
     def log_prob(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B H W"]:
         return -F.binary_cross_entropy_with_logits(self.logits, x, reduction="none").squeeze(1)
+
+    def moments(self, x: Float[Tensor, "B 1 H W"]) -> Moments:
+        """How surprising each pixel is expected to be."""
+        return bernoulli_moments(self.logits.squeeze(1))
 
     def sample(self, uniforms: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
         return (uniforms < torch.sigmoid(self.logits)).to(self.logits.dtype)
@@ -65,6 +71,22 @@ class LogisticMixture:
         return 1 / (self.levels - 1)
 
     def log_prob(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
+        return torch.logsumexp(F.log_softmax(self.logits, dim=1) + self._log_mass(x).sum(2), dim=1)
+
+    def moments(self, x: Float[Tensor, "B C H W"]) -> Moments:
+        """How surprising each pixel is expected to be; of a pixel in colour, each colour given the true earlier ones in ``x``."""
+        weights = self.logits.unsqueeze(2)
+        if x.shape[1] > 1:  # a component weighs more where it explained the earlier colours
+            log_mass = self._log_mass(x)
+            weights = weights + log_mass.cumsum(2) - log_mass
+        weights = torch.softmax(weights, dim=1)
+        near, rest = self._scaled(x.unsqueeze(1))
+        means, scales = self._means(near + rest), torch.exp(self.log_scales)
+        colours = [mixture_moments(self.levels, weights[:, :, c], means[:, :, c], scales[:, :, c]) for c in range(x.shape[1])]
+        return Moments(*(torch.stack(parts).sum(0) for parts in zip(*colours, strict=True)))
+
+    def _log_mass(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K C H W"]:
+        """The log mass of the levels of each colour under each component."""
         near, rest = self._scaled(x.unsqueeze(1))
         steepness = torch.exp(-self.log_scales)
         centred = ((near - self._means(near + rest)) + rest) * steepness
@@ -74,8 +96,7 @@ class LogisticMixture:
         above = F.softplus(centred - reach, threshold=40)
         between = torch.log(-torch.expm1(-2 * reach)) - below - above
         level = x.unsqueeze(1)
-        log_mass = torch.where(level < 0.5, -below, torch.where(level > self.levels - 1.5, -above, between))
-        return torch.logsumexp(F.log_softmax(self.logits, dim=1) + log_mass.sum(2), dim=1)
+        return torch.where(level < 0.5, -below, torch.where(level > self.levels - 1.5, -above, between))
 
     def sample(self, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
         chosen = (uniforms[:, :1] > torch.softmax(self.logits, dim=1).cumsum(1)[:, :-1]).sum(1, keepdim=True)

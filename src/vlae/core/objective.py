@@ -15,6 +15,12 @@ from vlae.core.vlae import Terms
 Mean = Callable[[Tensor], Tensor]
 
 
+def window_only(terms: Terms) -> Float[Tensor, ""]:
+    """``-log p(x)`` of the decoder without a code that is trained along; it shares no weights with the rest, and nothing of it reaches them."""
+    assert terms.log_px_map is not None, "there is none, or it was not asked for"
+    return -terms.log_px_map.flatten(1).sum(1).mean()
+
+
 def elbo(terms: Terms, beta: float = 1.0) -> Float[Tensor, ""]:
     """``-log p(x|z) + beta KL``, the negative evidence lower bound at beta = 1; a beta that grows from 0 is KL warm-up."""
     return (-terms.log_px_z + beta * (terms.log_qz_x - terms.log_pz)).mean()

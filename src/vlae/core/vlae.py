@@ -24,6 +24,8 @@ class Terms(NamedTuple):
     log_qz_x_parts: Float[Tensor, "B ..."]
     log_pz_parts: Float[Tensor, "B ..."]
     """log q(z|x) and log p(z), element by element of the code; of shape (B, 0) without a code."""
+    log_px_map: Float[Tensor, "B H W"] | None = None
+    """log p(x_i | window_i(x)) of the decoder without a code, where it is asked for."""
 
     @property
     def log_px_z(self) -> Float[Tensor, " B"]:
@@ -56,24 +58,31 @@ class VLAE(nn.Module):
     """Variational lossy autoencoder (Chen et al. 2017, arXiv:1611.02731).
 
     Without an encoder it has no code, and is an unconditional autoregressive model.
+
+    Args:
+        prior: p(z).
+        encoder: q(z|x).
+        decoder: p(x|z).
+        window_only: a decoder of the same window without a code, trained along: what the window alone explains.
     """
 
-    def __init__(self, prior: Prior, encoder: Encoder | None, decoder: Decoder) -> None:
+    def __init__(self, prior: Prior, encoder: Encoder | None, decoder: Decoder, window_only: Decoder | None = None) -> None:
         super().__init__()
-        self.prior, self.encoder, self.decoder = prior, encoder, decoder
+        self.prior, self.encoder, self.decoder, self.window_only = prior, encoder, decoder, window_only
 
     def posterior(self, x: Float[Tensor, "B C H W"]) -> Posterior:
         """q(z|x)."""
         assert self.encoder is not None, "this model has no code"
         return self.encoder(self.decoder.scaled(x))
 
-    def forward(self, x: Float[Tensor, "B C H W"], noise: Tensor) -> Terms:
-        """The terms of the bound, with the code drawn from standard normal ``noise`` of its shape."""
+    def forward(self, x: Float[Tensor, "B C H W"], noise: Tensor, along: bool = False) -> Terms:
+        """The terms of the bound, with the code drawn from standard normal ``noise`` of its shape; ``along`` asks for the window alone too."""
         if self.encoder is None:
             nothing = x.new_zeros(len(x), 0)
             return Terms(self.decoder(None, x).log_prob(x), nothing, nothing)
         z, log_q = self.posterior(x).sample(noise)
-        return Terms(self.decoder(z, x).log_prob(x), log_q, self.prior.log_prob(z))
+        alone = self.window_only(None, x).log_prob(x) if along and self.window_only is not None else None
+        return Terms(self.decoder(z, x).log_prob(x), log_q, self.prior.log_prob(z), alone)
 
     def code_shape(self, height: int, width: int) -> tuple[int, ...]:
         """The shape of the code of an image of this size; (0,) without a code."""
@@ -84,9 +93,11 @@ class VLAE(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Float[Tensor, "B C H W"], noise: Tensor) -> None:
         """Data-dependent initialisation of every layer, from one batch."""
-        self.decoder.fit_predictor(x)
+        for decoder in (self.decoder, self.window_only):
+            if decoder is not None:
+                decoder.fit_predictor(x)
         with initialising(self):
-            self(x, noise)
+            self(x, noise, along=True)
 
     @torch.no_grad()
     def sample(self, noise: Tensor, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:

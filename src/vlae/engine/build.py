@@ -1,5 +1,7 @@
 """From resolved settings to a model."""
 
+from dataclasses import replace
+
 from vlae.core.codes import Prior
 from vlae.core.encoder import Encoder, GridEncoder, VectorEncoder
 from vlae.core.flows import Flow, grid_flow, vector_flow
@@ -52,7 +54,8 @@ def _build(settings: Settings, facts: ImageFacts) -> VLAE:
     if not len(plan.widths) == len(plan.blocks) >= 2:
         raise ValueError("model.widths and model.blocks have one entry for each level of the encoder, at least two")
     prior = Prior(_flow(plan, model.prior_steps, model.prior_hidden, bool(model.prior_scaled)) if model.prior == "af" else None)
-    return VLAE(prior, _encoder(settings, plan), plan.decoder())
+    decoder, alone = plan.decoder(), replace(plan, code="none").decoder() if model.window_only else None
+    return VLAE(prior, _encoder(settings, plan), decoder, alone)
 
 
 def _encoder(settings: Settings, plan: DecoderPlan) -> Encoder:

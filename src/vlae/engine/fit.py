@@ -18,7 +18,7 @@ import torch.distributed
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from vlae.core.objective import RateControl, elbo, free_bits
+from vlae.core.objective import RateControl, elbo, free_bits, window_only
 from vlae.core.vlae import VLAE, Terms
 from vlae.data.files import disk_errors
 from vlae.data.imageset import ImageSet
@@ -159,8 +159,8 @@ class Trainer:
             group["lr"] = learning_rate(self.settings, self.progress.step)
         # Fabric's own mixed precision would round the pixels before the model sees them.
         with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.settings.train.precision == "bf16-mixed"):
-            terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)))
-        self.fabric.backward(self._loss(terms))
+            terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)), along=True)
+        self.fabric.backward(self._loss(terms) if terms.log_px_map is None else self._loss(terms) + window_only(terms))
         self._account(terms)
         norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
         if self._is_absurd(norm):

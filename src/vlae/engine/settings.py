@@ -47,6 +47,7 @@ class Model(_Group):
     hidden: PositiveInt | None = Field(None, description="Units of the fully connected layers (vector codes).")
     map_channels: PositiveInt | None = Field(None, description="Channels of the code's map that the decoder reads.")
     condition: Literal["layers", "input"] | None = Field(None, description="Where the code enters the decoder: every layer, or the first.")
+    window_only: bool | None = Field(None, description="Whether a decoder without a code is trained along, for global evidence of defects.")
     components: PositiveInt | None = Field(None, description="Logistics in the mixture of a pixel.")
     encoder: Literal["resnet", "densenet"] | None = Field(None, description="Blocks of the encoder.")
     widths: tuple[PositiveInt, ...] | None = Field(None, description="Channels of the encoder's levels, the first at full size.")
@@ -198,7 +199,7 @@ def _model_defaults(model: Model, keep: Mapping[str, Any], facts: ImageFacts) ->
     prior, posterior = model.prior or "af", model.posterior or "gaussian"
     defaults |= {"map_channels": size["map_channels"], "encoder": "resnet", "prior": prior, "posterior": posterior}
     if keep["window"] != "none":
-        defaults["condition"] = "layers"
+        defaults |= {"condition": "layers", "window_only": False}
     if keep["code"] == "vector":
         defaults["hidden"] = size["hidden"]
     if prior == "af":
