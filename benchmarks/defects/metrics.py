@@ -1,14 +1,13 @@
-"""How well scores and maps tell the spoiled from the good, and what a threshold does. Higher scores are more suspicious throughout."""
+"""How well scores and maps tell the spoiled from the good. Higher is more suspicious throughout."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 FALSE_POSITIVES = 0.3
+RESAMPLES = 300
 
 
 def auroc(good: np.ndarray, spoiled: np.ndarray) -> float:
@@ -27,30 +26,6 @@ def average_precision(good: np.ndarray, spoiled: np.ndarray) -> float:
 
 def _labelled(good: np.ndarray, spoiled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat([0, 1], [len(good), len(spoiled)]), np.concatenate([good, spoiled])
-
-
-def threshold(calibration: np.ndarray, false_alarms: float) -> float:
-    """The split-conformal threshold: a new good image exceeds it with at most this probability (Vovk et al. 2005, Lei et al. 2018, arXiv:1604.04173).
-
-    It is the ceil((n+1)(1-rate))-th smallest of n scores; infinite where n is too small for the promise.
-
-    >>> threshold(np.arange(19.0), 0.05), threshold(np.arange(18.0), 0.05)
-    (18.0, inf)
-    """
-    n = len(calibration)
-    rank = math.ceil((n + 1) * (1 - false_alarms) - 1e-9)  # 0.95 * 20 is not 19 in floating point
-    return float(np.sort(calibration)[rank - 1]) if rank <= n else math.inf
-
-
-def share_above(scores: np.ndarray, limit: float) -> tuple[float, float, float]:
-    """The share of images that exceed a threshold, and its 95% interval (Clopper and Pearson 1934).
-
-    >>> [round(v, 3) for v in share_above(np.zeros(100), 1.0)]
-    [0.0, 0.0, 0.036]
-    """
-    count = int((scores > limit).sum())
-    found = binomtest(count, len(scores)).proportion_ci(0.95, method="exact")
-    return count / len(scores), float(found.low), float(found.high)
 
 
 def pixel_auroc(maps: np.ndarray, masks: np.ndarray) -> float:
@@ -88,6 +63,13 @@ def aupro(maps: np.ndarray, masks: np.ndarray, most: float = FALSE_POSITIVES) ->
     return float(np.trapezoid(overlap, false) / most)
 
 
-def by_lots(scores: np.ndarray, lots: Sequence[str], limit: float) -> np.ndarray:
-    """Which lots have an image above a threshold."""
-    return np.array([scores[[lot == one for lot in lots]].max() > limit for one in sorted(set(lots))])
+def resampled(measure: Callable[[np.ndarray], float], lots: Sequence[str], seed: int = 0) -> tuple[float, float]:
+    """The 95% interval of a measure, by drawing lots with replacement (Efron 1979); it is handed the numbers of the images that were drawn.
+
+    A draw without one of the two classes says nothing and is left out.
+    """
+    rng, members = np.random.default_rng(seed), [np.flatnonzero(np.array(lots) == lot) for lot in sorted(set(lots))]
+    draws = (np.concatenate([members[n] for n in rng.integers(0, len(members), len(members))]) for _ in range(RESAMPLES))
+    found = [value for value in map(measure, draws) if np.isfinite(value)]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)

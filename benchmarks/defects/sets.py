@@ -10,8 +10,9 @@ import io
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +20,12 @@ import numpy as np
 from PIL import Image
 
 from vlae.data import parts
-from vlae.data.parts.drawing import possible
+from vlae.data.parts.exact import subkey
+from vlae.data.parts.factors import draw_factors
 from vlae.data.read import write_png
 
 DATA = Path(os.environ.get("VLAE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-GOOD, DOUBTFUL = "good", ("perhaps good", "perhaps defective")
+GOOD, DOUBTFUL, DEFECTIVE, DEFECTIVE_BLOCK = "good", ("perhaps good", "perhaps defective"), "defective", "defective block"
 ROLES = ("train", "validation", "calibration", "development", "test")
 SHARES = (0.42, 0.06, 0.24, 0.08, 0.2)
 """of the lots without defects, by role; nineteen for calibration are needed to promise 5% false alarms of new lots"""
@@ -60,6 +62,14 @@ class Collection:
         """The defective ones; or those that the experts were not sure about."""
         return [e for e in self.examples if e.role == role and e.label != GOOD and (e.label in DOUBTFUL) == doubtful]
 
+    def few(self, count: int) -> "Collection":
+        """The same with at most so many of each role and label, evenly spaced."""
+        kinds = defaultdict(list)
+        for e in self.examples:
+            kinds[e.role, e.label].append(e)
+        spaced = ([those[i] for i in np.linspace(0, len(those) - 1, min(count, len(those))).astype(int)] for those in kinds.values())
+        return Collection(self.name, tuple(e for those in spaced for e in those))
+
 
 def assigned(lots: Mapping[str, str | None], seed: int = 0) -> dict[str, str]:
     """The role of each lot: those with a defect, by its kind, take turns between development and test, the others are shared out.
@@ -90,50 +100,44 @@ def tiles() -> Collection:
     for lot, label in zip(lots, labels, strict=True):
         kinds[lot] = kinds[lot] or (None if label == GOOD else label)
     roles = assigned(kinds)
-    rows = zip(names, images, labels, lots, masks, strict=True)
-    return Collection("tiles", tuple(Example(n, i, c, lot, roles[lot], None if c == GOOD else m) for n, i, c, lot, m in rows))
+    rows = zip(names, images, labels, lots, masks, strict=True)  # six uneven tiles have an empty mask: nobody marked where
+    return Collection("tiles", tuple(Example(n, i, c, lot, roles[lot], m if m.any() else None) for n, i, c, lot, m in rows))
 
 
 def elpv() -> Collection:
     """Monocrystalline solar cells, 300x300 (Buerhop-Lutz et al. 2018, doi:10.4229/35thEUPVSEC20182018-5CV.3.15): a lot is a block of neighbours.
 
-    A block of which more than half is defective counts as spoiled. Cells that are not good in the blocks of good ones are left out.
+    A block of which more than half is defective counts as spoiled, and its defective cells are told apart from those among good ones: a few
+    modules are spoiled as a whole and look unlike all others, good cells and all. What is not good in the blocks of good roles is left out.
     """
-    labels = dict(zip(("0/3", "1/3", "2/3", "3/3"), (GOOD, *DOUBTFUL, "defective"), strict=True))
+    labels = dict(zip(("0/3", "1/3", "2/3", "3/3"), (GOOD, *DOUBTFUL, DEFECTIVE), strict=True))
     with zipfile.ZipFile(DATA / "elpv_300_mono.zip") as archive:
         table = csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), encoding="utf-8"))
         known = {Path(row["name"]).stem: labels[row["defect_probability"]] for row in table}
         cells = {Path(n).stem: np.array(Image.open(archive.open(n)).convert("L")) for n in sorted(archive.namelist()) if n.endswith(".webp")}
     lots = {name: f"block {(int(name[4:]) - 1) // BLOCK:03d}" for name in cells}
-    spoiled = defaultdict(list)
+    defective = defaultdict(list)
     for name, lot in lots.items():
-        spoiled[lot].append(known[name] == "defective")
-    roles = assigned({lot: "defective" if np.mean(those) > 0.5 else None for lot, those in spoiled.items()})
-    examples = (Example(name, pixels, known[name], lots[name], roles[lots[name]]) for name, pixels in cells.items())
+        defective[lot].append(known[name] == DEFECTIVE)
+    spoiled = {lot: DEFECTIVE_BLOCK if np.mean(those) > 0.5 else None for lot, those in defective.items()}
+    roles = assigned(spoiled)
+    told = {name: spoiled[lots[name]] or DEFECTIVE if known[name] == DEFECTIVE else known[name] for name in cells}
+    examples = (Example(name, pixels, told[name], lots[name], roles[lots[name]]) for name, pixels in cells.items())
     return Collection("elpv", tuple(e for e in examples if e.label == GOOD or e.role in ("development", "test")))
 
 
 def drawn_parts() -> Collection:
-    """Parts of ``vlae.data.parts``, 64x64, and each kind of defect; no part is drawn twice."""
-    return Collection("parts", tuple(_parts()))
+    """Parts of ``vlae.data.parts``, 64x64, each kind of defect, and no part drawn twice.
+
+    All have six holes, as the parts of one product have: among parts with any number of them, one that misses a hole is a good part.
+    """
+    indices = (index for index in count() if draw_factors(subkey(0, index)).holes == 6)
+    wanted = [(role, None) for role, number in PARTS.items() for _ in range(number)]
+    wanted += [(role, defect) for role in ("development", "test") for defect in parts.DEFECTS for _ in range(SPOILED_PARTS)]
+    return Collection("parts", tuple(_part(index, *each) for index, each in zip(indices, wanted, strict=False)))
 
 
-def _parts() -> Iterator[Example]:
-    index = -1
-    for role, count in PARTS.items():
-        for _ in range(count):
-            index += 1
-            yield _part(index, None, role)
-    for role in ("development", "test"):
-        for defect in parts.DEFECTS:
-            for _ in range(SPOILED_PARTS):
-                index += 1
-                while not possible(defect, parts.draw(index).factors):
-                    index += 1
-                yield _part(index, defect, role)
-
-
-def _part(index: int, defect: str | None, role: str) -> Example:
+def _part(index: int, role: str, defect: str | None) -> Example:
     part = parts.draw(index, defect=defect)
     return Example(f"part-{index:05d}", part.image, defect or GOOD, f"part {index}", role, part.mask if defect else None)
 

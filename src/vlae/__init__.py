@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vlae.archive.archive import Archive
     from vlae.core.vlae import VLAE
     from vlae.engine.run import Run
+    from vlae.estimators import VLAEEncoder as VLAEEncoder
 
 
 def load(model: str | Path) -> "VLAE":
@@ -60,3 +61,12 @@ def _run(model: str | Path) -> "Run":
 
     zoo = Path(__file__).parents[2] / "zoo" / model
     return Run.open(zoo if not Path(model).is_dir() and zoo.is_dir() else Path(model))
+
+
+def __getattr__(name: str) -> Any:
+    """Estimators of scikit-learn, which bring torch and scikit-learn along, once they are asked for."""
+    if name == "VLAEEncoder":
+        from vlae import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@
     +-- TrainingError         exit 7   a training that cannot go on (all its gradients are absurd)
     +-- PartialResult         exit 8   the work is done, and some of the inputs were left out
     +-- ArchiveError          exit 9   an archive that is missing, damaged, foreign or newer
+    +-- ContractError         exit 10  a model whose code does not keep or ignore what a contract asks for
 
 An interrupt by the user exits with 130. Every message is one clear sentence or two: what is wrong, the rule, what was found, what to do.
 Violated assumptions of our own are assertions, never errors of this tree.
@@ -77,3 +78,9 @@ class ArchiveError(VlaeError):
     """An archive that is missing, damaged, foreign or of a newer format."""
 
     exit_code = 9
+
+
+class ContractError(VlaeError):
+    """A model whose code does not keep or ignore what a contract asks for; what was measured is written."""
+
+    exit_code = 10

@@ -5,9 +5,9 @@ from vlae.cli.say import INTERRUPTED, note
 from vlae.errors import DiskError, PartialResult, VlaeError
 
 # isort: off
-from vlae.cli import models, archives, tools  # in the order of vlae --help
+from vlae.cli import models, inspection, search, fewshot, audit, archives, tools  # in the order of vlae --help
 
-__all__ = ["app", "archives", "main", "models", "tools"]
+__all__ = ["app", "archives", "audit", "fewshot", "inspection", "main", "models", "search", "tools"]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ def train(
     output: Output = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings as YAML.")] = None,
     keep: Annotated[str | None, typer.Option(help="What the code keeps: layout, shape, detail or everything.")] = None,
+    keep_above: Annotated[str | None, typer.Option(help="Structures of so many pixels and more should be kept (8px): chooses a window.")] = None,
     size: Annotated[str | None, typer.Option(help="Size of the networks: small, medium or large.")] = None,
     steps: Annotated[int | None, typer.Option(help="Updates of the weights.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; --resume goes on.")] = None,
@@ -35,7 +36,7 @@ def train(
     if folder is not None and "=" in str(folder) and not folder.exists():
         folder, overrides = None, [str(folder), *overrides]
     if resume is not None:
-        if any(given is not None for given in (folder, output, config, keep, size, steps)):
+        if any(given is not None for given in (folder, output, config, keep, keep_above, size, steps)):
             raise SettingError(
                 "--resume goes on with a run as it is",
                 rule="It takes only --max-minutes and train.max_minutes or train.device",
@@ -43,7 +44,14 @@ def train(
             )
         run = trainer.resume(resume, overrides + ([f"train.max_minutes={max_minutes}"] if max_minutes is not None else []))
     else:
-        flags = {"data.folder": folder, "keep.preset": keep, "model.size": size, "train.steps": steps, "train.max_minutes": max_minutes}
+        flags = {
+            "data.folder": folder,
+            "keep.preset": keep,
+            "keep.above": keep_above,
+            "model.size": size,
+            "train.steps": steps,
+            "train.max_minutes": max_minutes,
+        }
         settings = load_settings(config, overrides, flags)
         with counting("Decoding") as decoding:
             run = trainer.prepare(settings, output or trainer.default_folder(settings.data.folder), decoding)

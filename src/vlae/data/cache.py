@@ -27,7 +27,7 @@ from vlae.data.listing import File, Listing, list_files
 from vlae.data.scan import scan_folder
 from vlae.data.settings import DataSettings
 from vlae.data.source import LeftOut, Source, with_block_lots
-from vlae.data.split import assign
+from vlae.data.split import Split, assign
 from vlae.data.spool import Progress, Record, spool, unify
 from vlae.errors import DataError, SettingError
 
@@ -68,12 +68,14 @@ def load(settings: DataSettings, cache: Path, progress: Progress | None = None) 
     (20, '2.png', (4, 6, 1), 2)
     """
     settings = settings.found
-    listing = _listing(settings, cache)
-    key = _key(settings, listing)
-    index = _read(cache)
-    if index is None or index.key != key:
-        index = _build(settings, listing, cache, key, progress)
-    return _open(index, cache, settings)
+    return _open(_decoded(settings, cache, progress), cache, settings)
+
+
+def load_whole(settings: DataSettings, cache: Path, progress: Progress | None = None) -> ImageSet:
+    """The same without a split, all of them test images: for images that nothing is trained on, however few there are."""
+    settings = settings.found
+    index = _decoded(settings, cache, progress)
+    return _images(index, cache, settings, Split(np.full(len(index.records), "test", "<U10"), "not split"))
 
 
 def reopen(settings: DataSettings, cache: Path, told: str) -> ImageSet | None:
@@ -96,6 +98,14 @@ def fingerprint(cache: Path, images: ImageSet) -> str:
     """
     index = _read_index(cache).model_copy(update={"key": ""})
     return hashlib.sha256("\n".join([index.model_dump_json(), *images.split.tolist()]).encode()).hexdigest()
+
+
+def _decoded(settings: DataSettings, cache: Path, progress: Progress | None) -> Index:
+    """The index of the images, which are decoded unless that is done already."""
+    listing = _listing(settings, cache)
+    key = _key(settings, listing)
+    index = _read(cache)
+    return index if index is not None and index.key == key else _build(settings, listing, cache, key, progress)
 
 
 def _listing(settings: DataSettings, cache: Path) -> Listing:
@@ -201,21 +211,23 @@ def _sweep(cache: Path, key: str) -> None:
 
 
 def _open(index: Index, cache: Path, settings: DataSettings) -> ImageSet:
+    sha256, labels, lots, given = ([getattr(record, name) for record in index.records] for name in ("sha256", "label", "lot", "split"))
+    return _images(index, cache, settings, assign(sha256, lots, given, labels, settings))
+
+
+def _images(index: Index, cache: Path, settings: DataSettings, split: Split) -> ImageSet:
     records = index.records
-    sha256 = tuple(record.sha256 for record in records)
-    labels, lots = tuple(record.label for record in records), tuple(record.lot for record in records)
-    split = assign(sha256, lots, [record.split for record in records], labels, settings)
     dynamic = settings.binarise == "dynamic"
     return ImageSet(
         depth=1 if dynamic else index.depth,
         channels=index.channels,
         dynamic=dynamic,
         names=tuple(record.name for record in records),
-        sha256=sha256,
+        sha256=tuple(record.sha256 for record in records),
         split=split.of,
         split_rule=split.rule,
-        labels=labels,
-        lots=lots,
+        labels=tuple(record.label for record in records),
+        lots=tuple(record.lot for record in records),
         factors=_factors(records),
         left_out=tuple(index.left_out),
         notes=index.notes,

@@ -1,10 +1,34 @@
 """What the commands find, as frozen values that go to and from JSON with a format version."""
 
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from vlae.engine.run import Run, restored
 from vlae.errors import RunError
+
+T = TypeVar("T")
+
+
+def measured(kind: type[T], run: Run, name: str, command: str) -> T | None:
+    """The result ``name`` of a run; None where it was not measured, or with weights that the run no longer has.
+
+    Args:
+        kind: a dataclass whose ``weights`` is the fingerprint of those that were measured.
+        run: the run.
+        name: of ``results/name.json``.
+        command: what measures it again.
+
+    Raises:
+        RunError: the file holds something else, or the run has no weights.
+    """
+    tree = run.result(name)
+    if tree is None or tree.get("weights") != run.fingerprint():
+        return None
+    try:
+        return restored(kind, {field: value for field, value in tree.items() if field != "format"})
+    except ValueError:
+        rule = f"results/{name}.json has the fields of its kind"
+        raise RunError(f"A result of {run.folder} is damaged", rule=rule, do=f"Run {command} again") from None
 
 
 @dataclass(frozen=True)
@@ -58,11 +82,4 @@ class Evaluation:
         Raises:
             RunError: the file holds something else, or the run has no weights.
         """
-        tree = run.result(f"{cls.name}-{split}")
-        if tree is None or tree.get("weights") != run.fingerprint():
-            return None
-        try:
-            return restored(cls, {name: value for name, value in tree.items() if name != "format"})
-        except ValueError:
-            rule = "It has the fields of an evaluation"
-            raise RunError(f"A result of {run.folder} is damaged", rule=rule, do="Run vlae evaluate again") from None
+        return measured(cls, run, f"{cls.name}-{split}", "vlae evaluate")

@@ -3,12 +3,13 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from vlae.data.settings import DataSettings
+from vlae.engine import guide
 from vlae.errors import SettingError
 
 FORMAT: Literal[1] = 1
@@ -31,6 +32,11 @@ class Keep(_Group):
     code: Literal["auto", "vector", "grid", "none"] = Field(
         "auto",
         description="vector: one code an image of fixed size. grid: a code for each place, images of any size. auto: vector up to 128 pixels.",
+    )
+    above: Annotated[float, BeforeValidator(guide.in_pixels)] | None = Field(
+        None,
+        description="Structures of so many pixels (8px, a dark and a bright stripe together) and more should be kept: sets preset and window, where "
+        "they are not given, by what was measured with each; vlae audit tells whether it came true.",
     )
     dims: PositiveInt | None = Field(None, description="Dimensions of a vector code.")
     channels: PositiveInt | None = Field(None, description="Channels of a grid code.")
@@ -140,6 +146,7 @@ def resolve(settings: Settings, facts: ImageFacts) -> Settings:
     Raises:
         SettingError: a setting is given that would have no effect, or two contradict each other.
     """
+    settings = _guided(settings)
     given = settings.model_dump(exclude_none=True)
     code = "none" if settings.keep.code == "none" else "vector" if wants_vector(settings, facts) else "grid"
     keep = _filled("keep", given["keep"] | {"code": code}, _keep_defaults(settings.keep, code, facts))
@@ -152,6 +159,16 @@ def resolve(settings: Settings, facts: ImageFacts) -> Settings:
     resolved = Settings.model_validate(given | {"keep": keep, "model": model, "objective": objective, "train": train})
     _agree(resolved, facts)
     return resolved
+
+
+def _guided(settings: Settings) -> Settings:
+    """Settings whose preset and window, where they are not given, are those that keep.above asks for."""
+    keep = settings.keep
+    if keep.above is None or keep.code == "none":
+        return settings
+    row = guide.row_for(keep.above)
+    given = keep.model_dump(exclude_unset=True, exclude_none=True)
+    return settings.model_copy(update={"keep": Keep.model_validate({"preset": row.preset, "window": row.window, **given})})
 
 
 def _agree(settings: Settings, facts: ImageFacts) -> None:
@@ -185,8 +202,8 @@ def _keep_defaults(keep: Keep, code: str, facts: ImageFacts) -> dict[str, Any]:
         window = "all" if facts.size is not None else preset["window"]
     wanted = {"vector": ("dims",), "grid": ("channels", "stride"), "none": ()}[code]
     context = {} if window == "none" else {"context": "pixels"}
-    bits = {"bits": None} if code != "none" else {}
-    return {"window": window, **context, **bits, **{name: preset[name] for name in wanted}}
+    coded = {"bits": None, "above": None} if code != "none" else {}
+    return {"window": window, **context, **coded, **{name: preset[name] for name in wanted}}
 
 
 def _model_defaults(model: Model, keep: Mapping[str, Any], facts: ImageFacts) -> dict[str, Any]:

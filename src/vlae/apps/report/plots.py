@@ -47,17 +47,17 @@ MOST_READOUTS = 40
 
 
 # Within it matplotlib has the page's style, and afterwards its own again.
-_styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
+styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
 
 
 class Plot:
-    """One figure whose labels are put in after it was drawn."""
+    """One figure whose labels are put in after it was drawn; of no rows where it is laid out otherwise."""
 
     def __init__(self, name: str, width: float, height: float, rows: int = 1, columns: int = 1) -> None:
         self.name, self.labels = name, list[str]()
         self.figure = Figure((width, height), layout="constrained")
         FigureCanvasSVG(self.figure)
-        self.axes: list[Axes] = np.ravel(self.figure.subplots(rows, columns)).tolist()
+        self.axes: list[Axes] = np.ravel(self.figure.subplots(rows, columns)).tolist() if rows else []
 
     def label(self, text: object) -> str:
         """The mark that stands for a text, about as wide as the text will be."""
@@ -82,7 +82,7 @@ class Plot:
         return re.sub(r"@(\d+)@c*", lambda mark: html.escape(self.labels[int(mark[1])]), text)
 
 
-@_styled
+@styled
 def bars_of_bits(evaluation: Evaluation, raw_bits: float, say: Mapping[str, str], *, has_code: bool) -> str:
     """What an image takes as it is stored, and what it takes as code and pixels, with standard errors."""
     plot = Plot("bits", 8.4, 2.2)
@@ -106,7 +106,7 @@ def bars_of_bits(evaluation: Evaluation, raw_bits: float, say: Mapping[str, str]
     return plot.svg(say["alt"])
 
 
-@_styled
+@styled
 def bars_of_code(by_group: Sequence[float], strongest: Sequence[int], say: Mapping[str, str]) -> str:
     """The bits of each number of the code, the most first; the strongest, which the page goes on to move, are dark."""
     plot = Plot("code", 8.4, 2.4)
@@ -123,7 +123,7 @@ def bars_of_code(by_group: Sequence[float], strongest: Sequence[int], say: Mappi
     return plot.svg(say["alt"])
 
 
-@_styled
+@styled
 def readouts(found: Sequence[Readout], colours: Mapping[str, str], say: Mapping[str, str]) -> str:
     """How well each factor can be read off the code, the best first, with intervals."""
     rows = found[:MOST_READOUTS]
@@ -142,7 +142,7 @@ def readouts(found: Sequence[Readout], colours: Mapping[str, str], say: Mapping[
     return plot.svg(say["alt"])
 
 
-@_styled
+@styled
 def curves(metrics: Sequence[Mapping[str, Any]], say: Mapping[str, str], *, has_code: bool) -> str:
     """Bits, learning rate and time over the steps of a training."""
     names = ["total", *(["rate_bits"] if has_code else []), "learning_rate", "minutes"]

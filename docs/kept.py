@@ -1,0 +1,65 @@
+"""Draw the picture of audit.md: what a code keeps against how wide the decoder's window is, from the rows of benchmarks/guide.py."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK, COLOURS = "#333333", ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
+BORDER = "border of the structures kept"
+SHOWN = {
+    "shift_2px": "shifted by 2 px",
+    "patches_shuffled": "patches shuffled nearby",
+    "grain_swapped": "grain of another image",
+    "noise": "noise x1.5",
+}
+
+
+def curve(rows: Sequence[dict[str, Any]], source: str, metric: str) -> tuple[list[int], list[float]]:
+    """Columns of the windows and a metric of a source, the narrowest first; where it was not found, it is left out."""
+    points = sorted((row["columns"], row["value"]) for row in rows if (row["source"], row["metric"]) == (source, metric) and row["value"] is not None)
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def draw(axes: Axes, rows: Sequence[dict[str, Any]], lines: dict[str, tuple[str, str]], what: str) -> None:
+    """Several curves with their names."""
+    for (name, (source, metric)), colour in zip(lines.items(), COLOURS, strict=False):
+        axes.plot(*curve(rows, source, metric), "o-", color=colour, label=name, linewidth=1.6, markersize=4)
+    axes.set_title(what, loc="left", fontsize=11)
+    axes.set_xlabel("columns that the decoder sees")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def picture(rows: Sequence[dict[str, Any]]) -> Figure:
+    """The border of each source on the left; for each source its changes on the right."""
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    figure = Figure(figsize=(3.6 * (1 + len(sources)), 3.6), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    left, *others = figure.subplots(1, 1 + len(sources), squeeze=False)[0]
+    draw(left, rows, {source: (source, BORDER) for source in sources}, "structures kept from (px)")
+    for axes, source in zip(others, sources, strict=True):
+        lines = {words: (source, f"swap cost of {change}") for change, words in SHOWN.items()}
+        draw(axes, rows, lines, f"{source}: cost of another image's code")
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the rows of these files into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="+", type=Path, help="what benchmarks/guide.py printed with --json")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args(arguments)
+    rows = [row for path in options.rows for row in json.loads(path.read_text(encoding="utf-8"))]
+    # Without the version of the program in it, the same picture is the same file.
+    picture(rows).savefig(options.folder / "what-is-kept.png", dpi=160, metadata={"Software": None}, pil_kwargs={"optimize": True})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Calibrate: learn what good parts look like, and set a threshold that keeps a stated rate of false alarms, from good images alone."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vlae.data.imageset import ImageSet
+from vlae.engine.calibration import Calibration, check_rate, write_reference
+from vlae.engine.conformal import outliers
+from vlae.engine.inspect import Numbers, inspect, reference_of, unusable
+from vlae.engine.memory import keep_freed_memory
+from vlae.engine.run import Run
+from vlae.engine.visitors import good, used_in_training, visitors
+from vlae.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+# From fewer good images no rate below a quarter could be promised.
+LEAST = 3
+
+
+def calibrate(run: Run, images: Path | None = None, false_alarms: float | None = None, progress: Progress | None = None) -> Calibration:
+    """Calibrate a run on good images that it was not trained on; the result is kept in the run.
+
+    Args:
+        run: a trained run.
+        images: good images, as a file, a folder (by lot where its manifest has lots or days) or an .npz file; unset, the run's own test
+            images that are not labelled as defects.
+        false_alarms: the share of new good images that may raise an alarm; 5% where it is unset.
+        progress: told the images done and all.
+
+    Raises:
+        DataError: there are too few images, some of them were trained on, or some have no lot where others have one.
+        SettingError: the rate is no share.
+        DiskError: nothing can be written into the run.
+    """
+    keep_freed_memory()
+    false_alarms = 0.05 if false_alarms is None else false_alarms
+    check_rate(false_alarms)
+    run.check_results()
+    weights, model, own = run.fingerprint(), run.model(torch.device("cpu")), run.images()
+    with nullcontext(own) if images is None else visitors(run, images) as shown:
+        numbers = own.indices("test") if images is None else np.arange(len(shown))
+        numbers = numbers[[good(run, shown.labels[n]) for n in numbers]]
+        if images is not None:
+            _check_unseen(run, shown, images)
+        reference, size = reference_of(run, model, own, progress)
+        left_out = unusable(run, size, shown)
+        numbers = numbers[[n not in left_out for n in numbers.tolist()]]
+        _check_enough(numbers, images or run.folder)
+        found = {n: look.score for n, look in inspect(run, model, reference, shown, numbers, progress)}
+        scores = [found[n] for n in numbers.tolist()]
+        names = tuple(shown.names[n] for n in numbers)
+        suspects = tuple(names[n] for n in outliers(np.array(scores)))
+        result = Calibration(weights, size, names, tuple(scores), _lots(shown, numbers), false_alarms, suspects)
+    write_reference(run, reference)
+    result.write(run)
+    return result
+
+
+def _check_unseen(run: Run, shown: ImageSet, images: Path) -> None:
+    if used := used_in_training(run, shown):
+        raise DataError(
+            f"{len(used)} of the {len(shown)} images of {images} were used in training",
+            rule="A threshold holds for new images only if it is made from images that the model has not seen",
+            found=", ".join(used[:3]),
+            do="Give other good images, or none: then the run's own test images are taken",
+        )
+
+
+def _check_enough(numbers: Numbers, images: Path) -> None:
+    if len(numbers) < LEAST:
+        rule = f"It takes at least {LEAST} good images, and 19 to promise 5% of false alarms"
+        raise DataError(f"There are too few good images in {images}", rule=rule, found=len(numbers), do="Give more")
+
+
+def _lots(shown: ImageSet, numbers: Numbers) -> tuple[str, ...] | None:
+    lots = [shown.lots[n] for n in numbers]
+    if all(lot is None for lot in lots):
+        return None
+    if missing := [shown.names[n] for n, lot in zip(numbers, lots, strict=True) if lot is None]:
+        rule = "A promise about new lots needs the lot of every image"
+        raise DataError(f"{len(missing)} images have no lot", rule=rule, found=missing[0], do="Fill the column lot of the manifest, or leave it out")
+    return tuple(str(lot) for lot in lots)

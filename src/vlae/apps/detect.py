@@ -1,0 +1,154 @@
+"""Detect: which images are unlike good parts, where, by how many bits and in what."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn import metrics
+
+from vlae.data.imageset import ImageSet
+from vlae.data.read import write_png
+from vlae.data.source import LeftOut
+from vlae.engine.calibration import Calibration, read_reference
+from vlae.engine.conformal import Promise, share
+from vlae.engine.heat import heat, marked, side_by_side
+from vlae.engine.inspect import inspect, unusable
+from vlae.engine.look import Look
+from vlae.engine.memory import keep_freed_memory
+from vlae.engine.places import places
+from vlae.engine.reference import KINDS
+from vlae.engine.regions import MOST, Region, regions
+from vlae.engine.run import Run, check_outside, finite, output_folder, write_text
+from vlae.engine.visitors import good, visitors
+from vlae.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+# From so many standard deviations of good parts on, the global evidence is told in words.
+UNLIKE = 4.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one image."""
+
+    name: str
+    alarm: bool
+    score: float
+    """the strongest evidence, in units of the threshold: an alarm is above 1"""
+    regions: tuple[Region, ...]
+    kinds: dict[str, float]
+    """the strongest of each kind, in the same units"""
+    unlike: float | None
+    """global evidence, in standard deviations of good parts"""
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Alarms among images whose labels are known."""
+
+    good: int
+    false_alarms: tuple[float, float, float]
+    """the share of the good ones that raised an alarm, and its exact 95% interval"""
+    defective: int
+    detected: tuple[float, float, float]
+    """the share of the defective ones, and its interval"""
+    image_AUROC: float
+    """the probability that a defective image has a higher score than a good one"""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found in images."""
+
+    images: int
+    alarms: int
+    promise: Promise
+    seconds: float
+    """for an image, reading included"""
+    found: tuple[Found, ...]
+    counted: Counted | None
+    """None where no image is labelled good or none is labelled defective"""
+    left_out: tuple[LeftOut, ...]
+
+
+def detect(
+    run: Run, images: Path, output: Path, false_alarms: float | None = None, all_maps: bool = False, progress: Progress | None = None
+) -> Detection:
+    """Look at images with a calibrated run: ``detections.jsonl`` has a line for each, and ``maps`` a picture of each that raises an alarm.
+
+    Args:
+        run: a calibrated run.
+        images: an image, a folder or an .npz file.
+        output: a new folder.
+        false_alarms: another rate than the run was calibrated to.
+        all_maps: whether images without an alarm get a picture as well.
+        progress: told the images done and all.
+
+    Raises:
+        RunError: the run is not calibrated, or was trained on since.
+        DataError: no image could be used.
+        SettingError: the rate is no share.
+        DiskError: the output is not new, or cannot be written.
+    """
+    keep_freed_memory()
+    calibration = Calibration.read(run)
+    calibration = calibration if false_alarms is None else calibration.asking(false_alarms)
+    check_outside(output, images)
+    model, reference, promised = run.model(torch.device("cpu")), read_reference(run), calibration.promise
+    with output_folder(output), visitors(run, images) as shown:
+        left_out = unusable(run, calibration.size, shown)
+        numbers = np.array([n for n in range(len(shown)) if n not in left_out], np.int64)
+        lost = (*shown.left_out, *left_out.values())
+        if not len(numbers):
+            raise DataError(
+                f"No image of {images} can be compared with good parts",
+                rule="They have the size of the good parts",
+                found=lost[0].reason,
+                do="Give others",
+            )
+        paths = dict(zip(numbers.tolist(), places([shown.names[n] for n in numbers]), strict=True))
+        began, found = time.monotonic(), {}
+        for number, look in inspect(run, model, reference, shown, numbers, progress):
+            one = _found(shown, number, look, promised.threshold)
+            found[number] = one
+            if (one.alarm or all_maps) and (place := paths[number]) is not None:
+                _draw(output / "maps" / place, shown, number, look, one, promised.threshold)
+        seconds = (time.monotonic() - began) / len(numbers)
+        every = tuple(found[n] for n in numbers.tolist())
+        _write_lines(output / "detections.jsonl", every)
+        counted = _counted(run, every)
+    return Detection(len(every), sum(f.alarm for f in every), promised, seconds, every, counted, lost)
+
+
+def _found(shown: ImageSet, number: int, look: Look, threshold: float) -> Found:
+    kinds = {kind: value / threshold for kind, value in zip(KINDS, look.kinds, strict=False)}
+    alarm = look.score > threshold
+    parts = tuple(regions(look, threshold)[:MOST]) if alarm else ()
+    return Found(shown.names[number], alarm, look.score / threshold, parts, kinds, look.unlike, shown.labels[number])
+
+
+def _draw(path: Path, shown: ImageSet, number: int, look: Look, found: Found, threshold: float) -> None:
+    pixels = side_by_side([marked(shown.pixels(number), shown.depth, found.regions), heat(look.map, threshold)])
+    write_png(path, pixels, 8)
+
+
+def _write_lines(path: Path, found: Sequence[Found]) -> None:
+    write_text(path, "".join(json.dumps(finite({"format": 1, **asdict(f)}), ensure_ascii=False) + "\n" for f in found))
+
+
+def _counted(run: Run, found: Sequence[Found]) -> Counted | None:
+    """Alarms among the images that are labelled, where both kinds are."""
+    known = [f for f in found if f.label is not None]
+    fine = [good(run, f.label) for f in known]
+    if all(fine) or not any(fine):
+        return None
+    alarms = [sum(f.alarm for f, is_good in zip(known, fine, strict=True) if is_good == wanted) for wanted in (True, False)]
+    auroc = metrics.roc_auc_score([not is_good for is_good in fine], [f.score for f in known])
+    count = sum(fine)
+    return Counted(count, share(alarms[0], count), len(fine) - count, share(alarms[1], len(fine) - count), float(auroc))

@@ -1,0 +1,160 @@
+"""What good parts look like to a model: how strong evidence usually is on them, so that the same number means the same on every image.
+
+B images, H and W height and width, h and w places of a grid code, S statistics.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from vlae.engine.evidence import Evidence, PixelEvidence
+
+# Sides of the squares over which surprise, and roughness, are summed.
+SURPRISE_SIDES, ROUGHNESS_SIDES = (3, 5, 9), (17,)
+REACH = 8
+"""how far a square reaches from its middle, at most"""
+# Roughness is told apart in so many bins, to find what the model gets wrong at each.
+BINS = 16
+# With fewer images than this, or on larger ones, places are not told apart.
+LEAST_IMAGES, MOST_PIXELS = 20, 2**18
+# A unit of strength is what one good image in ten shows somewhere.
+UNIT = 0.9
+KINDS = ("surprise", "roughness", "layout")
+"""surprise: pixels that the window does not explain; roughness: pixels that cost more or less than there on good parts though they are
+explained; layout: a code that costs more or less than there on good parts"""
+
+
+class PixelStrengths(NamedTuple):
+    """How strong the evidence in pixels is, in units of what good parts show: 1 is what one good image in ten shows somewhere."""
+
+    surprise: Float[Tensor, "B H W"]
+    roughness: Float[Tensor, "B H W"]
+    bits: Float[Tensor, "B H W"]
+    """surprise less the residual, pixel by pixel: additive over regions"""
+
+
+class LayoutStrengths(NamedTuple):
+    """How strong the evidence in codes is, in the same units."""
+
+    layout: Float[Tensor, "B h w"]
+    bits: Float[Tensor, "B h w"]
+    """bits that the code costs more than there on good parts: additive"""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The evidence that good parts show. All of it is tensors, so that it is kept as one file."""
+
+    entropy: Float[Tensor, " bins"]
+    """the middles of the bins of predicted entropy, in bits"""
+    residual: Float[Tensor, " bins"]
+    """the mean surprise there: what the model gets wrong however rough the texture"""
+    excess: Float[Tensor, " bins"]
+    """how many times larger the variance of the surprise is than the model expects"""
+    mean: dict[str, Tensor]
+    deviation: dict[str, Tensor]
+    """of each statistic on good parts: by place, (H, W) or (h, w), or one number for all places, ()"""
+    unit: dict[str, Tensor]
+    """the quantile ``UNIT`` of the highest standardised value of good images"""
+    gain: Float[Tensor, " 2"]
+    """mean and standard deviation of the gain"""
+
+    def pixels(self, e: PixelEvidence) -> PixelStrengths:
+        """How strong the evidence in pixels is against that in good parts."""
+        bits, variance = self._corrected(e)
+        found = {name: self._strength(name, value) for name, value in statistics(bits, variance, e)}
+        return PixelStrengths(_strongest(found, "surprise"), _strongest(found, "roughness"), bits)
+
+    def layout(self, bits: Float[Tensor, "B h w"]) -> LayoutStrengths:
+        """How strong the evidence in codes is, from the bits that they cost; none without a code."""
+        return LayoutStrengths(self._strength("layout", bits), bits - self.mean["layout"]) if bits.numel() else LayoutStrengths(bits, bits)
+
+    def unlike(self, gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Global evidence: by how many standard deviations of good parts the whole model saves less over its window alone."""
+        return (self.gain[0] - gain) / self.gain[1]
+
+    def _corrected(self, e: PixelEvidence) -> tuple[Tensor, Tensor]:
+        """The surprise less its residual, and its variance as it is."""
+        return e.surprise - _between(e.entropy, self.entropy, self.residual), e.variance * _between(e.entropy, self.entropy, self.excess)
+
+    def _strength(self, name: str, value: Tensor) -> Tensor:
+        return ((value - self.mean[name]) / self.deviation[name]).abs() / self.unit[name]
+
+
+def statistics(bits: Float[Tensor, "B H W"], variance: Float[Tensor, "B H W"], e: PixelEvidence) -> Iterator[tuple[str, Tensor]]:
+    """What of the pixels is compared with good parts: sums of surprise over squares, in units of their expected deviation; mean bits."""
+    for side in SURPRISE_SIDES:
+        yield f"surprise {side}", summed(bits, side) / summed(variance, side).clamp_min(1e-6).sqrt()
+    for side in ROUGHNESS_SIDES:
+        yield f"roughness {side}", summed(e.surprise + e.entropy, side) / side**2
+
+
+def summed(values: Float[Tensor, "B H W"], side: int) -> Float[Tensor, "B H W"]:
+    """The sum over the square of this odd side around each pixel; beyond the border there is nothing."""
+    rows = F.avg_pool2d(values.unsqueeze(1), (side, 1), 1, (side // 2, 0))
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2)).squeeze(1) * side**2
+
+
+def _strongest(found: dict[str, Tensor], kind: str) -> Tensor:
+    return torch.stack([value for name, value in found.items() if name.startswith(kind)]).amax(0)
+
+
+def _between(at: Tensor, knots: Float[Tensor, " n"], values: Float[Tensor, " n"]) -> Tensor:
+    """Linear interpolation, constant beyond the ends."""
+    right = torch.bucketize(at, knots).clamp(1, len(knots) - 1)
+    low, high = knots[right - 1], knots[right]
+    share = ((at - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+    return torch.lerp(values[right - 1], values[right], share)
+
+
+def fitted(found: Sequence[Evidence], by_place: bool) -> Reference:
+    """The reference of good parts from the evidence in them, batch by batch.
+
+    Args:
+        found: batches of evidence, each of images of one size; all of one size where ``by_place``.
+        by_place: whether places are told apart: for parts that always lie alike.
+    """
+    entropy, residual, excess = _residuals([e.pixels for e in found])
+    gains = torch.cat([e.gain for e in found if e.gain is not None] or [torch.tensor([0.0, 0.0])])
+    gain = torch.stack([gains.mean(), gains.std().clamp_min(1e-6)])
+    raw = Reference(entropy, residual, excess, {}, {}, {}, gain)
+    values: dict[str, list[Tensor]] = {}
+    for e in found:
+        code = [("layout", e.layout)] if e.layout.numel() else []
+        for name, value in [*statistics(*raw._corrected(e.pixels), e.pixels), *code]:
+            values.setdefault(name, []).append(value)
+    mean, deviation, unit = {}, {}, {}
+    for name, parts in values.items():
+        mean[name], deviation[name] = _by_place(torch.cat(parts)) if by_place else _everywhere(parts)
+        highest = torch.cat([((part - mean[name]) / deviation[name]).abs().flatten(1).amax(1) for part in parts])
+        unit[name] = highest.quantile(UNIT)
+    return Reference(entropy, residual, excess, mean, deviation, unit, gain)
+
+
+def _residuals(found: Sequence[PixelEvidence]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean surprise, and its variance against the expected one, by bins of entropy that hold equally many pixels."""
+    step = max(1, sum(e.entropy.numel() for e in found) // 2**21)
+    entropy, surprise, variance = (torch.cat([getattr(e, name).flatten()[::step] for e in found]) for name in ("entropy", "surprise", "variance"))
+    order = entropy.argsort()
+    bins = [part.tensor_split(BINS) for part in (entropy[order], surprise[order], variance[order])]
+    middles, residual = (torch.stack([part.mean() for part in parts]) for parts in bins[:2])
+    excess = torch.stack([s.var() / v.mean().clamp_min(1e-6) for s, v in zip(bins[1], bins[2], strict=True)])
+    return middles, residual, excess.clamp_min(1e-3)
+
+
+def _by_place(values: Float[Tensor, "n H W"]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation place by place, the variance drawn towards that of all places as if ``LEAST_IMAGES`` more images had that."""
+    variance = values.var(0)
+    share = len(values) / (len(values) + LEAST_IMAGES)
+    return values.mean(0), (share * variance + (1 - share) * variance.mean()).clamp_min(1e-12).sqrt()
+
+
+def _everywhere(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over all places."""
+    every = torch.cat([part.flatten() for part in parts])
+    return every.mean(), every.std().clamp_min(1e-6)

@@ -1,0 +1,57 @@
+"""A folder of images that a trained run is shown, with all that their manifest tells, decoded for a while."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vlae.data import cache
+from vlae.data.files import disk_errors
+from vlae.data.imageset import ImageSet
+from vlae.data.settings import DataSettings
+from vlae.data.spool import Progress
+from vlae.engine.run import Run
+from vlae.errors import DataError
+
+GOOD = ("good", "ok", "normal", "free")
+"""labels that say that an image is good"""
+
+
+@contextmanager
+def visitors(run: Run, images: Path, progress: Progress | None = None) -> Iterator[ImageSet]:
+    """The images of a file, a folder (with its manifest, labels, masks and lots) or an .npz file, in the form that the run was trained on.
+
+    They are decoded into a temporary folder, which is gone afterwards.
+
+    Raises:
+        DataError: there are none that can be used.
+        DiskError: there is no room to decode them.
+    """
+    if not images.exists():
+        raise DataError(f"{images} does not exist", rule="Give an image or a folder of images", do="Check the path")
+    with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="vlae-") as held:
+        folder = images
+        if images.is_file() and images.suffix.lower() != ".npz":
+            folder = Path(held) / "image"
+            folder.mkdir()
+            shutil.copy(images, folder / images.name)
+        yield cache.load_whole(_settings(run, folder), Path(held) / "cache", progress)
+
+
+def _settings(run: Run, folder: Path) -> DataSettings:
+    own = run.settings.data
+    form = {"colour": "rgb" if run.facts.colours == 3 else "grey", "depth": run.facts.depth if own.binarise == "none" else own.depth}
+    return own.model_copy(update={"folder": folder, "manifest": None, "lot_block": None, "only_label": None, **form})
+
+
+def used_in_training(run: Run, images: ImageSet) -> list[str]:
+    """The names of images that the run was trained on, or that its weights were chosen by."""
+    own = run.images()
+    known = {own.sha256[n] for split in ("train", "validation") for n in own.indices(split)}
+    return [name for name, sha256 in zip(images.names, images.sha256, strict=True) if sha256 in known]
+
+
+def good(run: Run, label: str | None) -> bool:
+    """Whether a label says that an image is good: none, the one that was trained on, or a word that is used for it."""
+    return label is None or label == run.settings.data.only_label or label.lower() in GOOD
