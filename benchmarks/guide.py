@@ -2,7 +2,8 @@
 
 Each window's model is trained with the same seed, steps and widths, and audited on the same test images: the border of the structures
 that are kept, in pixels, and the cost of each change as a share of what another image's code costs. Runs that are there already are gone
-on with. docs/kept.py draws the figure from the rows of several sources; the borders of the parts are the table of vlae.engine.guide.
+on with. docs/kept.py draws the figure from the rows of several sources; what is kept for certain of the parts is the table of
+vlae.engine.guide.
 
     python benchmarks/guide.py SOURCE [group.name=value ...] --output FOLDER --json [--quick] [--windows none r1 stack6] [--limit 64]
 """
@@ -34,6 +35,7 @@ def rows_of(run: Run, case: dict[str, object], limit: int) -> Iterator[dict[str,
     s = found.spectrum
     spread = f"95% {s.border_low:.2f} to {s.border_high:.2f}" if s.border_low and s.border_high else s.shape
     yield {**common, "metric": "border of the structures kept", "value": s.border, "unit": "pixels", "spread": spread}
+    yield {**common, "metric": "finest structures kept for certain", "value": s.above, "unit": "pixels", "spread": s.shape}
     yield {
         **common,
         "metric": "another image's code",

@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="fewer codes and queries: shows that it works")
     options = parser.parse_args()
-    rows = [*speed(50_000 if options.quick else 1_000_000), *approximate(2000 if options.quick else 20_000)]
+    rows = [*speed(50_000 if options.quick else 1_000_000), *approximate(2000 if options.quick else 10_000)]
     for name, runs in (("MNIST", options.mnist), ("OMNIGLOT", options.omniglot)):
         rows += retrieval(name, runs, options.quick) if runs else []
     print(json.dumps(rows, indent=1) if options.json else "\n".join(f"{r['metric']}: {r['value']:.4g} {r['unit']} ({r['spread']})" for r in rows))

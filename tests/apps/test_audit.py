@@ -274,10 +274,10 @@ def test_what_is_no_length(written: object) -> None:
 
 
 def test_the_guide_names_the_widest_window_that_kept_so_much() -> None:
-    assert [row.border for row in GUIDE] == sorted((row.border for row in GUIDE), reverse=True)
+    assert [row.finest for row in GUIDE] == sorted((row.finest for row in GUIDE), reverse=True)
     for row in GUIDE:
-        assert row_for(row.border) == row
-        assert row_for(row.border * 1.001).border >= row.border
+        assert row_for(row.finest) == row
+        assert row_for(row.finest * 1.001).finest >= row.finest
     assert row_for(2.0) == GUIDE[-1] and row_for(1e9) == GUIDE[0]
 
 
@@ -288,11 +288,11 @@ def test_a_wish_sets_what_is_not_given() -> None:
         return resolve(load_settings(None, overrides, {"data.folder": "images"}), facts).keep.model_dump()
 
     row = GUIDE[1]
-    wished = keep(f"keep.above={row.border}px")
-    assert (wished["window"], wished["preset"], wished["above"]) == (row.window, row.preset, row.border)
+    wished = keep(f"keep.above={row.finest}px")
+    assert (wished["window"], wished["preset"], wished["above"]) == (row.window, row.preset, row.finest)
     assert wished["dims"] == keep(f"keep.preset={row.preset}")["dims"]
-    assert keep(f"keep.above={row.border}", "keep.preset=everything")["dims"] == 256
-    assert keep(f"keep.above={row.border}", "keep.window=r2")["window"] == "r2"
+    assert keep(f"keep.above={row.finest}", "keep.preset=everything")["dims"] == 256
+    assert keep(f"keep.above={row.finest}", "keep.window=r2")["window"] == "r2"
     with pytest.raises(SettingError, match="no effect"):
         keep("keep.above=8px", "keep.code=none")
 

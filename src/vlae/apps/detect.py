@@ -1,80 +1,37 @@
 """Detect: which images are unlike good parts, where, by how many bits and in what."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn import metrics
 
+from vlae.data.files import disk_errors
 from vlae.data.imageset import ImageSet
 from vlae.data.read import write_png
-from vlae.data.source import LeftOut
 from vlae.engine.calibration import Calibration, read_reference
-from vlae.engine.conformal import Promise, share
+from vlae.engine.conformal import share
+from vlae.engine.detection import Counted, Detection, Found, pictures
 from vlae.engine.heat import heat, marked, side_by_side
 from vlae.engine.inspect import inspect, unusable
 from vlae.engine.look import Look
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.places import places
 from vlae.engine.reference import KINDS
-from vlae.engine.regions import MOST, Region, regions
+from vlae.engine.regions import MOST, regions
 from vlae.engine.run import Run, check_outside, finite, output_folder, write_text
 from vlae.engine.visitors import good, visitors
 from vlae.errors import DataError
 
 Progress = Callable[[int, int], None]
 
-# From so many standard deviations of good parts on, the global evidence is told in words.
-UNLIKE = 4.0
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found in one image."""
-
-    name: str
-    alarm: bool
-    score: float
-    """the strongest evidence, in units of the threshold: an alarm is above 1"""
-    regions: tuple[Region, ...]
-    kinds: dict[str, float]
-    """the strongest of each kind, in the same units"""
-    unlike: float | None
-    """global evidence, in standard deviations of good parts"""
-    label: str | None
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Alarms among images whose labels are known."""
-
-    good: int
-    false_alarms: tuple[float, float, float]
-    """the share of the good ones that raised an alarm, and its exact 95% interval"""
-    defective: int
-    detected: tuple[float, float, float]
-    """the share of the defective ones, and its interval"""
-    image_AUROC: float
-    """the probability that a defective image has a higher score than a good one"""
-
-
-@dataclass(frozen=True)
-class Detection:
-    """What was found in images."""
-
-    images: int
-    alarms: int
-    promise: Promise
-    seconds: float
-    """for an image, reading included"""
-    found: tuple[Found, ...]
-    counted: Counted | None
-    """None where no image is labelled good or none is labelled defective"""
-    left_out: tuple[LeftOut, ...]
+# So many images, those with the strongest evidence, are kept in the run with their pictures.
+HIGHEST = 8
 
 
 def detect(
@@ -100,6 +57,7 @@ def detect(
     calibration = Calibration.read(run)
     calibration = calibration if false_alarms is None else calibration.asking(false_alarms)
     check_outside(output, images)
+    run.check_results()
     model, reference, promised = run.model(torch.device("cpu")), read_reference(run), calibration.promise
     with output_folder(output), visitors(run, images) as shown:
         left_out = unusable(run, calibration.size, shown)
@@ -120,10 +78,17 @@ def detect(
             if (one.alarm or all_maps) and (place := paths[number]) is not None:
                 _draw(output / "maps" / place, shown, number, look, one, promised.threshold)
         seconds = (time.monotonic() - began) / len(numbers)
-        every = tuple(found[n] for n in numbers.tolist())
+        every = [found[n] for n in numbers.tolist()]
         _write_lines(output / "detections.jsonl", every)
-        counted = _counted(run, every)
-    return Detection(len(every), sum(f.alarm for f in every), promised, seconds, every, counted, lost)
+        highest = sorted(found, key=lambda n: -found[n].score)[:HIGHEST]
+        with disk_errors(pictures(run)):
+            shutil.rmtree(pictures(run), ignore_errors=True)
+        for number, look in inspect(run, model, reference, shown, np.array(highest)):
+            _draw(pictures(run) / f"{highest.index(number):02d}.png", shown, number, look, found[number], promised.threshold)
+    alarms, first = sum(f.alarm for f in every), tuple(found[n] for n in highest)
+    result = Detection(calibration.weights, images.name, len(every), alarms, promised, seconds, first, _counted(run, every), lost)
+    result.write(run)
+    return result
 
 
 def _found(shown: ImageSet, number: int, look: Look, threshold: float) -> Found:

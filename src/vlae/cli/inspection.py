@@ -76,9 +76,9 @@ def _card(c: Any) -> str:
 
 def _detection_text(d: Any, output: Path) -> str:
     lines = [f"{d.alarms} of {d.images} images raise an alarm: {output / 'detections.jsonl'}"]
-    lines += [f"  {f.name}: {_words(f)}" for f in sorted(d.found, key=lambda f: -f.score) if f.alarm][:10]
-    if d.alarms > 10:
-        lines.append(f"  and {d.alarms - 10} more")
+    lines += [f"  {f.name}: {_words(f)}" for f in d.highest if f.alarm]
+    if d.alarms > len(d.highest):
+        lines.append(f"  and {d.alarms - len(d.highest)} more")
     if d.counted:
         c = d.counted
         lines += [

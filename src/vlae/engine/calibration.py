@@ -87,6 +87,12 @@ class Calibration:
         return found
 
 
+def calibrated(run: Run) -> bool:
+    """Whether a run was calibrated with the weights that it has."""
+    tree = run.result("calibration")
+    return tree is not None and (run.folder / FILE).is_file() and tree.get("weights") == run.fingerprint()
+
+
 def check_rate(false_alarms: float) -> None:
     """Refuse a rate of false alarms that is none.
 

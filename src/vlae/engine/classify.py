@@ -170,15 +170,20 @@ def _votes(apart: Numbers, classes: Labels, temperature: float) -> Numbers:
 
 
 def fit_neighbours(labelled: Labelled, rng: np.random.Generator) -> SoftNeighbours:
-    """Nearest neighbours with the temperature under which the labelled images, each left out with its lot, are the most likely."""
-    apart = distances(labelled.codes, labelled.codes)
+    """Nearest neighbours with the temperature under which the labelled images, each left out with its lot, are the most likely.
+
+    Of very many labelled images some are left out.
+    """
+    codes, classes, lots = labelled
+    some = rng.permutation(len(classes))[: max(1, NUMBERS_AT_ONCE // len(classes))]
+    apart = distances(some_of(codes, some), codes)
     usual = float(np.median(apart)) or 1.0
-    apart[labelled.lots[:, None] == labelled.lots] = np.inf
-    known = np.flatnonzero(np.isfinite(apart).any(1))
-    of = np.unique(labelled.classes, return_inverse=True)[1][known]
+    apart[lots[some, None] == lots] = np.inf
+    known = np.isfinite(apart).any(1)
+    apart, of = apart[known], np.unique(classes, return_inverse=True)[1][some[known]]
 
     def likelihood(temperature: float) -> float:
-        return float(np.log(_votes(apart[known], labelled.classes, usual * temperature)[np.arange(len(known)), of]).sum())
+        return float(np.log(_votes(apart, classes, usual * temperature)[np.arange(len(of)), of]).sum())
 
     return SoftNeighbours(labelled, usual * max(TEMPERATURES.tolist(), key=likelihood))
 

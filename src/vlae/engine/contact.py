@@ -84,8 +84,7 @@ def as_bytes(pixels: Pixels, depth: int, darkest: int = 0, lightest: int = 2**16
 
 def as_image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     """8-bit pixels (h, w, c) of one to four channels as a picture in colour."""
-    channels = pixels.shape[2]
-    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels[..., :3] if channels >= 3 else pixels[..., 0]).convert("RGB")
+    return Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]).convert("RGB")
 
 
 def _shown(one: Tile, darkest: int, lightest: int) -> Image.Image:

@@ -5,25 +5,24 @@ from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
-    """A window, the preset whose code goes with it, and the border of what its code kept: structures of more pixels than that."""
+    """A window, the preset whose code goes with it, and the finest structures that its code kept for certain, in pixels."""
 
     window: str
     preset: str
-    border: float
+    finest: float
 
 
-# The widest first. Measured on drawn parts of 64x64, a grid code of 16 channels for each 8x8 pixels:
-# python benchmarks/guide.py PARTS keep.code=grid keep.stride=8 keep.channels=16 model.pointwise=0 train.steps=1000 train.batch=16 \
-#     train.learning_rate=0.004 train.validate_every=500 --output FOLDER --json
-GUIDE = (
-    Row("stack6", "layout", 14.0),
-    Row("stack4", "layout", 11.0),
-    Row("stack2", "shape", 7.0),
-    Row("r1", "detail", 4.0),
-    Row("none", "everything", 3.0),
-)
 # Nothing finer than this can be drawn: a dark and a bright pixel.
-FINEST = 2.0
+LEAST = 2.0
+# The widest first. First figures, on drawn parts of 64x64 with 16 channels for each 8x8 pixels: stack6 after 900 steps of 8 images (its border lay
+# near 64), r1 from the demo (recipes/demo.yaml); the last row is what is left where no other kept so much. For every window alike:
+# python benchmarks/guide.py PARTS keep.code=grid keep.stride=8 keep.channels=16 train.steps=1800 train.batch=16 train.learning_rate=0.004 \
+#     train.validate_every=300 --output FOLDER --json
+GUIDE = (
+    Row("stack6", "layout", 64.0),
+    Row("r1", "detail", 4.6),
+    Row("none", "everything", LEAST),
+)
 
 
 def row_for(pixels: float) -> Row:
@@ -32,7 +31,7 @@ def row_for(pixels: float) -> Row:
     >>> row_for(100).window, row_for(2).window
     ('stack6', 'none')
     """
-    return next((row for row in GUIDE if row.border <= pixels), GUIDE[-1])
+    return next((row for row in GUIDE if row.finest <= pixels), GUIDE[-1])
 
 
 def in_pixels(written: Any) -> float:
@@ -42,12 +41,12 @@ def in_pixels(written: Any) -> float:
     (8.0, 8.5, 8.0)
 
     Raises:
-        ValueError: it is none, or finer than ``FINEST``.
+        ValueError: it is none, or finer than ``LEAST``.
     """
     try:
         pixels = float(written.strip().removesuffix("px") if isinstance(written, str) else written)
     except (TypeError, ValueError):
         pixels = math.nan
-    if isinstance(written, bool) or not FINEST <= pixels < math.inf:
-        raise ValueError(f"a length is a number of pixels from {FINEST:g} on, such as 8px")
+    if isinstance(written, bool) or not LEAST <= pixels < math.inf:
+        raise ValueError(f"a length is a number of pixels from {LEAST:g} on, such as 8px")
     return pixels

@@ -13,6 +13,7 @@ s_q of its posterior, number by number; an entry c those of its own.
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -176,14 +177,22 @@ class _Certainty:
         return torch.stack([self._from(mean, variance) for mean, variance in zip(*self._seen(queries), strict=True)])
 
     def _from(self, mean: Tensor, variance: Tensor) -> Tensor:
-        found = self.offsets - 0.25 * variance.log().sum()
+        """How far one query is from all entries. Threads take a block each: to share out every step of one would keep them waiting."""
         each = max(1, BLOCK // len(mean))
-        for first in range(0, len(found), each):
-            block = slice(first, first + each)
-            total = self.variances[block] + variance
-            apart = (self.means[block] - mean).square_().div_(total).mul_(0.5)
-            found[block] += 0.5 * apart.add_(total.log_()).sum(1)
-        return found
+        starts = range(0, len(self.means), each)
+        means, variances, m, v = (t.numpy() for t in (self.means, self.variances, mean, variance))
+
+        def apart(first: int) -> Numbers:
+            total = variances[first : first + each] + v
+            squares = np.square(means[first : first + each] - m)
+            squares /= total
+            squares *= 0.5
+            squares += np.log(total, out=total)
+            return squares.sum(1)
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            found = torch.from_numpy(np.concatenate(list(pool.map(apart, starts))))
+        return found.mul_(0.5).add_(self.offsets - 0.25 * variance.log().sum())
 
     def rounding(self, queries: Codes, at: Tensor) -> Tensor:
         # Both parts of a distance are at least 0, so neither is more than ``at``. Beside the sums, a difference of means errs by 2^-24 of

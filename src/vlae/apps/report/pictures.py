@@ -52,7 +52,7 @@ def picture(x: Array, levels: Range) -> Picture:
     """Levels (c, h, w) in grey or colour."""
     scaled = (x.astype(np.float64) - levels.black) / (levels.white - levels.black)
     pixels = np.rint(255 * scaled.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
-    return _encoded(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+    return encoded(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
 
 def thumbnail(x: Array, levels: Range) -> Picture:
@@ -67,7 +67,7 @@ def heat(values: Array, top: float) -> Picture:
     """A map (h, w) in colours: from 0, dark, to ``top`` and above, light."""
     image = Image.fromarray(np.rint(255 * (values / top).clip(0, 1)).astype(np.uint8))
     image.putpalette((matplotlib.colormaps[MAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes())
-    return _encoded(image)
+    return encoded(image)
 
 
 def scale_colours() -> str:
@@ -95,7 +95,8 @@ def within(budget: int, draw: Callable[[int], Rows]) -> Rows:
     return rows
 
 
-def _encoded(image: Image.Image) -> Picture:
+def encoded(image: Image.Image) -> Picture:
+    """A picture as PNG in a data address."""
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return Picture("data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), image.width, image.height)
