@@ -2,7 +2,7 @@
 
 Images are the run's test images, on which neither model was trained, the same for all; labels, and the images that are tested on, are drawn anew
 in each draw, lots (the exposures of one tile) never divided. Differences are taken draw by draw. Of OMNIGLOT each draw takes 20 characters that
-have at least 10 test images. Labelling next starts from one label a class and asks for one more a class, five times over: by ``vlae.engine.ask``
+have at least 10 test images. Labelling next starts from two labels a class and asks for one more a class, five times over: by ``vlae.engine.ask``
 or at random, on the same halves.
 
     python benchmarks/few_labels.py --mnist RUN [PLAIN] --omniglot RUN [PLAIN] --tiles RUN [PLAIN] --parts RUN [PLAIN] --json [--quick]
@@ -30,7 +30,7 @@ from vlae.engine.run import Run
 COLUMNS = {"mnist": "label", "omniglot": "char", "tiles": "label", "parts": "holes"}
 ASKED = ("mnist", "tiles", "parts")
 WAYS, LEAST = 20, 10
-ROUNDS = 5
+START, ROUNDS = 2, 5
 # Streams of random numbers.
 COMPARING, WAY, HALVING, ASKING = range(320, 324)
 
@@ -101,12 +101,12 @@ def labelled_next(case: Case, of: str, number: int, asked: bool) -> list[float]:
     half = parts(case.classes, case.lots, 2, random(0, HALVING, number))
     pool, tested = (random(0, HALVING, number).permutation(np.flatnonzero(half == n)) for n in (0, 1))
     labelled, rng = Labelled(case.read[of], case.classes, case.lots), random(0, ASKING, number)
-    known, test = first(1, pool, case.classes), labelled.take(tested[:MOST_TESTED])
-    each, accuracies = len(known), list[float]()
+    known, test = first(START, pool, case.classes), labelled.take(tested[:MOST_TESTED])
+    each, accuracies = len(np.unique(case.classes)), list[float]()
     for _ in range(ROUNDS):
         rest = np.setdiff1d(pool, known)
         unknown, have = some_of(labelled.codes, rest), labelled.take(known)
-        chosen = ask(unknown, have.codes, doubts(fit_linear(have, rng), unknown), each, rng) if asked else rng.permutation(len(rest))[:each]
+        chosen = ask(unknown, have, doubts(fit_linear(have, rng), unknown), each, rng) if asked else rng.permutation(len(rest))[:each]
         known = np.concatenate([known, rest[chosen]])
         told, _ = predicted(fit_linear(labelled.take(known), rng), test.codes)
         accuracies.append(balanced(told, test.classes))
@@ -116,7 +116,7 @@ def labelled_next(case: Case, of: str, number: int, asked: bool) -> list[float]:
 def asked_rows(case: Case, of: str, draws: int) -> Iterator[dict[str, object]]:
     """Labelling what is asked for against labelling at random."""
     ours, theirs = (np.array([labelled_next(case, of, number, asked) for number in range(draws)]) for asked in (True, False))
-    for place, (mine, random_ones) in enumerate(zip(ours.T, theirs.T, strict=True), start=2):
+    for place, (mine, random_ones) in enumerate(zip(ours.T, theirs.T, strict=True), start=START + 1):
         gain, low, high = interval(mine - random_ones)
         yield {
             "case": case.name,

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn import datasets
 from sklearn.decomposition import PCA
 
 from tests.engine.test_classify import blobs
 from vlae.engine import ask as module
-from vlae.engine.ask import ask, doubts
+from vlae.engine.ask import ask, doubts, kinship
 from vlae.engine.classify import Labelled, Linear, fit_linear, predicted, standardised
 from vlae.engine.curve import balanced
 from vlae.engine.embed import Codes
@@ -33,7 +34,7 @@ def after(codes: Codes, classes: np.ndarray, seed: int, rounds: int, batch: int,
         rest = np.setdiff1d(pool, known)
         if asked:
             fitted, unknown = fit_linear(labelled.take(known), lots), some_of(codes, rest)
-            chosen = ask(unknown, some_of(codes, known), doubts(fitted, unknown), batch, lots)
+            chosen = ask(unknown, labelled.take(known), doubts(fitted, unknown), batch, lots)
         else:
             chosen = lots.permutation(len(rest))[:batch]
         known = np.concatenate([known, rest[chosen]])
@@ -55,7 +56,7 @@ def test_a_kind_of_image_without_a_label_is_asked_for_first_and_by_its_middle() 
     rest = np.setdiff1d(np.arange(90), known)
     unknown = some_of(labelled.codes, rest)
     fitted = fit_linear(labelled.take(known), rng)
-    chosen = rest[ask(unknown, some_of(labelled.codes, known), doubts(fitted, unknown), 1, rng)]
+    chosen = rest[ask(unknown, labelled.take(known), doubts(fitted, unknown), 1, rng)]
     third = labelled.codes.mean[60:]
     assert labelled.classes[chosen].tolist() == ["c2"]
     assert np.linalg.norm(labelled.codes.mean[chosen[0]] - third.mean(0)) < np.median(np.linalg.norm(third - third.mean(0), axis=1))
@@ -71,18 +72,38 @@ def test_doubt_is_the_lack_of_a_margin() -> None:
 def test_as_many_different_images_as_wanted_or_all(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CLUSTERS", 6)
     rng = np.random.default_rng(0)
-    codes = blobs(rng, 8).codes
-    same = Codes(np.zeros((20, 4)), np.ones((20, 4)))
-    for unknown, known in ((some_of(codes, range(20)), some_of(codes, range(20, 24))), (codes, codes)):
-        chosen = ask(unknown, known, rng.random(len(unknown.mean)), count, rng)
-        assert len(set(chosen.tolist())) == len(chosen) == min(count, len(unknown.mean))
-    for known in (some_of(codes, range(0)), some_of(same, range(3))):
-        assert len(set(ask(same, known, np.ones(20), count, rng).tolist())) == min(count, 20)
+    labelled, same = blobs(rng, 8), blobs(rng, 8)._replace(codes=Codes(np.zeros((24, 4)), np.ones((24, 4))))
+    for all_images in (labelled, same):  # also where all are alike
+        for known in (all_images.take(np.arange(4)), all_images, labelled):
+            chosen = ask(all_images.codes, known, rng.random(24), count, rng)
+            assert len(set(chosen.tolist())) == len(chosen) == min(count, 24)
 
 
 def test_of_very_many_images_some_are_considered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_IMAGES", 10)
     rng = np.random.default_rng(0)
-    codes = blobs(rng, 20).codes
-    chosen = ask(codes, some_of(codes, range(2)), np.ones(60), 12, rng)
+    labelled = blobs(rng, 20)
+    chosen = ask(labelled.codes, labelled.take(np.arange(2)), np.ones(60), 12, rng)
     assert len(set(chosen.tolist())) == 12 and chosen.max() < 60
+
+
+def test_kinship_is_cohens_kappa_of_the_nearest_of_another_lot() -> None:
+    rng = np.random.default_rng(0)
+    one = blobs(rng, 20, apart=1.5)
+    apart = cdist(one.codes.mean, one.codes.mean)
+    np.fill_diagonal(apart, np.inf)
+    share, chance = (one.classes[apart.argmin(1)] == one.classes).mean(), 19 / 59
+    assert kinship(one) == pytest.approx((share - chance) / (1 - chance)) and 0.1 < kinship(one) < 0.9
+    assert kinship(blobs(rng, 20, apart=20.0)) == 1.0 and kinship(blobs(rng, 60, apart=0.0)) < 0.2
+    assert kinship(blobs(rng, 1)) == 1.0 == kinship(one._replace(lots=np.zeros(60, np.int64)))
+    twins = Labelled(Codes(*(np.repeat(c, 2, axis=0) for c in one.codes)), np.repeat(rng.permutation(one.classes), 2), np.repeat(one.lots, 2))
+    assert kinship(twins) < 0.3 and kinship(twins._replace(lots=np.arange(120))) == 1.0
+
+
+def test_where_neighbours_are_of_any_class_the_choice_is_random() -> None:
+    """Regions tell nothing there, and the images in their middles are no better than others."""
+    rng = np.random.default_rng(0)
+    labelled = blobs(rng, 100, apart=0.0)
+    known, rest = labelled.take(np.arange(0, 300, 15)), some_of(labelled.codes, np.setdiff1d(np.arange(300), np.arange(0, 300, 15)))
+    chosen = ask(rest, known, np.ones(280), 140, np.random.default_rng(1))
+    assert chosen.tolist() == np.random.default_rng(1).permutation(280)[:140].tolist()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 
-from vlae.engine.evidence import Evidence, PixelEvidence
+from vlae.engine.evidence import Code, Evidence, PixelEvidence
 from vlae.engine.look import spread
 from vlae.engine.reference import UNIT, fitted, summed
 
@@ -19,8 +19,8 @@ def drawn(n: int, seed: int, bias: float = 0.3, wider: float = 1.5) -> Evidence:
     variance = 0.5 + 0.2 * entropy
     surprise = bias * (entropy - 3) + wider * np.sqrt(variance) * rng.standard_normal((n, *SIZE))
     pixels = (torch.from_numpy(v) for v in (surprise, entropy, variance))
-    layout = torch.from_numpy(rng.gamma(9, 1, (n, 3, 4)))
-    return Evidence(PixelEvidence(*pixels, None), layout)
+    z = torch.from_numpy(rng.standard_normal((n, 2, 3, 4)) + np.arange(4))
+    return Evidence(PixelEvidence(*pixels, None), Code(z, torch.from_numpy(rng.gamma(9, 1, (n, 3, 4)))))
 
 
 def with_surprise(e: Evidence, surprise: torch.Tensor) -> Evidence:
@@ -41,7 +41,7 @@ def test_surprise_is_zero_on_average_on_good_parts_however_rough(by_place: bool)
 def test_one_unit_is_what_one_good_image_in_ten_shows() -> None:
     reference = fitted([drawn(200, 0)], by_place=False)
     strengths = reference.pixels(drawn(400, 1).pixels)
-    for kind in (strengths.surprise, strengths.roughness, reference.layout(drawn(400, 1).layout).layout):
+    for kind in (strengths.surprise, strengths.roughness, reference.layout(drawn(400, 1).code).layout):
         shown = (kind.flatten(1).amax(1) > 1).double().mean().item()
         assert shown == pytest.approx(1 - UNIT, abs=0.07) or (kind is strengths.surprise and shown < 0.35)  # the strongest of several sides
 
@@ -96,6 +96,22 @@ def test_global_evidence_is_high_where_the_whole_model_saves_little() -> None:
     good = e._replace(pixels=e.pixels._replace(saved=saved))
     reference = fitted([good], by_place=False)
     assert good.gain is not None
-    expected = (saved.mean((1, 2)) - e.layout.sum((1, 2)) / (SIZE[0] * SIZE[1])).numpy()
+    expected = (saved.mean((1, 2)) - e.code.bits.sum((1, 2)) / (SIZE[0] * SIZE[1])).numpy()
     assert np.allclose(good.gain.numpy(), expected)
     assert abs(reference.unlike(good.gain).mean().item()) < 1e-5 and reference.unlike(good.gain - 1).min() > 3
+
+
+def test_codes_that_are_usual_elsewhere_are_layout_evidence_here() -> None:
+    reference = fitted([drawn(200, 0)], by_place=True)
+    new = drawn(50, 3).code
+    moved = new._replace(z=new.by_place.flip(3))
+    assert reference.layout(moved).layout.amax((1, 2)).min() > 1.5 > reference.layout(new).layout.amax((1, 2)).median()
+
+
+def test_bits_of_layout_are_those_of_the_normal_distribution_of_good_codes() -> None:
+    e = drawn(500, 0)
+    reference = fitted([e], by_place=True)
+    place = e.code.by_place[:, :, 1, 2].numpy()
+    theirs = -stats.multivariate_normal(place.mean(0), np.cov(place.T)).logpdf(place) / np.log(2)
+    ours = reference.layout(e.code).bits[:, 1, 2].numpy()
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.999 and np.ptp(ours - theirs + theirs.mean()) < 0.05 * np.ptp(theirs)

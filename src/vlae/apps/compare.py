@@ -76,7 +76,7 @@ class Compared:
         """In words, a line each."""
         layout = [f"layout differs at {place}: {place.bits:.0f} bits" for place in self.layout]
         texture = [f"texture differs at {place}: {place.bits:+.2f} bits a pixel" for place in self.texture]
-        return (layout or ["the layout is the same"]) + (texture or ["where the layout is the same, so is the texture"])
+        return (layout or [f"no part differs in layout by {LAYOUT_LEAST:g} bits"]) + (texture or ["no part differs in texture alone"])
 
     def tree(self) -> dict[str, Any]:
         """As JSON."""

@@ -39,6 +39,8 @@ def fewshot(
 
 
 def _text(result: Any, folder: Path) -> str:
+    from vlae.engine.ask import LEAST_KINSHIP
+
     classes = ", ".join(f"{count} of {name}" for name, count in result.labels.items())
     lines = [f"{sum(result.labels.values())} labels: {classes}", "Right about labelled images that were held back (95% interval):"]
     for a in result.accuracies:
@@ -47,6 +49,7 @@ def _text(result: Any, folder: Path) -> str:
     lines += _curve(result) if result.curve else []
     lines.append(f"{result.unlabelled} images without a label, classified by {result.best} on {result.read}: certain of {result.certain}")
     if result.next:
+        lines += ["Neighbours are seldom of one class, and so these are drawn at random:"] if result.kinship < LEAST_KINSHIP else []
         lines.append(f"Label next: {', '.join(result.next[:5])}{', ...' if len(result.next) > 5 else ''} ({folder / 'fewshot-next.csv'})")
     return "\n".join([*lines, f"{folder / 'fewshot-predictions.csv'}, {folder / 'fewshot.png'}"])
 

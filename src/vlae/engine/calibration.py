@@ -17,7 +17,7 @@ from vlae.engine.run import Run, check_format, restored, save_tensors
 from vlae.errors import RunError, SettingError
 
 FILE = "calibration.safetensors"
-_PARTS = ("mean", "deviation", "unit")
+_PARTS, _CURVES = ("mean", "deviation", "unit"), ("entropy", "residual", "excess", "gain", "usual", "whitening")
 # Positions of the threshold whose rates are told, as shares of false alarms.
 POSITIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -106,7 +106,7 @@ def check_rate(false_alarms: float) -> None:
 def write_reference(run: Run, reference: Reference) -> None:
     """Keep what good parts look like."""
     tables = {f"{part}/{name}": value for part in _PARTS for name, value in getattr(reference, part).items()}
-    curves = {name: getattr(reference, name) for name in ("entropy", "residual", "excess", "gain")}
+    curves = {name: getattr(reference, name) for name in _CURVES}
     save_tensors(run.folder / FILE, {**tables, **curves}, weights=run.fingerprint())
 
 
@@ -124,8 +124,9 @@ def read_reference(run: Run) -> Reference:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}
         if told.get("weights") != run.fingerprint():
             raise _damaged(run)
-        tables: dict[str, Any] = {part: {n.partition("/")[2]: t for n, t in tensors.items() if n.startswith(f"{part}/")} for part in _PARTS}
-        return Reference(tensors["entropy"], tensors["residual"], tensors["excess"], **tables, gain=tensors["gain"])
+        parts: dict[str, Any] = {name: tensors[name] for name in _CURVES}
+        parts |= {part: {name.partition("/")[2]: t for name, t in tensors.items() if name.startswith(f"{part}/")} for part in _PARTS}
+        return Reference(**parts)
     except (SafetensorError, OSError, KeyError):
         raise _damaged(run) from None
 

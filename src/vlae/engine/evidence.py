@@ -35,20 +35,26 @@ class Code(NamedTuple):
     bits: Float[Tensor, "B h w"]
     """``log2 q(z|x) - log2 p(z)`` by place"""
 
+    @property
+    def by_place(self) -> Float[Tensor, "B K h w"]:
+        """The codes as grids; a vector has one place."""
+        if self.z is None:
+            return self.bits.unsqueeze(1)
+        return self.z if self.z.dim() == 4 else self.z[:, :, None, None]
+
 
 class Evidence(NamedTuple):
     """All the evidence in images."""
 
     pixels: PixelEvidence
-    layout: Float[Tensor, "B h w"]
-    """the bits that the code costs, by place"""
+    code: Code
 
     @property
     def gain(self) -> Float[Tensor, " B"] | None:
         """Bits for each pixel that the whole model saves over its window alone: ``log2 p(x, z) - log2 q(z|x) - log2 p_window(x)``."""
         if self.pixels.saved is None:
             return None
-        return (self.pixels.saved.flatten(1).sum(1) - self.layout.flatten(1).sum(1)) / self.pixels.saved[0].numel()
+        return (self.pixels.saved.flatten(1).sum(1) - self.code.bits.flatten(1).sum(1)) / self.pixels.saved[0].numel()
 
 
 @torch.no_grad()
@@ -60,7 +66,7 @@ def evidence(model: VLAE, x: Float[Tensor, "B C H W"]) -> Evidence:
         x: images as levels.
     """
     code = code_of(model, None if model.encoder is None else model.posterior(x), len(x))
-    return Evidence(of_pixels(model, code.z, x), code.bits)
+    return Evidence(of_pixels(model, code.z, x), code)
 
 
 @torch.no_grad()

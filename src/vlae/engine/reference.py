@@ -4,7 +4,7 @@ B images, H and W height and width, h and w places of a grid code, S statistics.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vlae.engine.evidence import Evidence, PixelEvidence
+from vlae.engine.evidence import Code, Evidence, PixelEvidence
+from vlae.units import NATS_PER_BIT
 
 # Sides of the squares over which surprise, and roughness, are summed.
 SURPRISE_SIDES, ROUGHNESS_SIDES = (3, 5, 9), (17,)
@@ -63,6 +64,10 @@ class Reference:
     """the quantile ``UNIT`` of the highest standardised value of good images"""
     gain: Float[Tensor, " 2"]
     """mean and standard deviation of the gain"""
+    usual: Float[Tensor, "K h w"]
+    """the mean code of good parts by place; of shape (0, 0, 0) where places are not told apart"""
+    whitening: Float[Tensor, "h w K K"]
+    """what makes the deviation from it standard normal"""
 
     def pixels(self, e: PixelEvidence) -> PixelStrengths:
         """How strong the evidence in pixels is against that in good parts."""
@@ -70,9 +75,21 @@ class Reference:
         found = {name: self._strength(name, value) for name, value in statistics(bits, variance, e)}
         return PixelStrengths(_strongest(found, "surprise"), _strongest(found, "roughness"), bits)
 
-    def layout(self, bits: Float[Tensor, "B h w"]) -> LayoutStrengths:
-        """How strong the evidence in codes is, from the bits that they cost; none without a code."""
-        return LayoutStrengths(self._strength("layout", bits), bits - self.mean["layout"]) if bits.numel() else LayoutStrengths(bits, bits)
+    def layout(self, code: Code) -> LayoutStrengths:
+        """How strong the evidence in codes is; none without a code."""
+        if not code.bits.numel():
+            return LayoutStrengths(code.bits, code.bits)
+        found = dict(self._layout(code))
+        strengths = torch.stack([self._strength(name, value) for name, value in found.items()]).amax(0)
+        bits = {name: value - self.mean[name] for name, value in found.items()}
+        return LayoutStrengths(strengths, bits.get("layout place", bits["layout prior"]))
+
+    def _layout(self, code: Code) -> Iterator[tuple[str, Tensor]]:
+        """What codes cost under the prior; and, where places are told apart, under a normal distribution of good parts' codes at each."""
+        yield "layout prior", code.bits
+        if self.usual.numel():
+            off = torch.einsum("hwkl,nlhw->nkhw", self.whitening, code.by_place - self.usual)
+            yield "layout place", off.square().sum(1) / (2 * NATS_PER_BIT)
 
     def unlike(self, gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Global evidence: by how many standard deviations of good parts the whole model saves less over its window alone."""
@@ -122,18 +139,30 @@ def fitted(found: Sequence[Evidence], by_place: bool) -> Reference:
     entropy, residual, excess = _residuals([e.pixels for e in found])
     gains = torch.cat([e.gain for e in found if e.gain is not None] or [torch.tensor([0.0, 0.0])])
     gain = torch.stack([gains.mean(), gains.std().clamp_min(1e-6)])
-    raw = Reference(entropy, residual, excess, {}, {}, {}, gain)
+    usual = _usual(torch.cat([e.code.by_place for e in found])) if by_place else (torch.empty(0, 0, 0), torch.empty(0, 0, 0, 0))
+    raw = Reference(entropy, residual, excess, {}, {}, {}, gain, *usual)
     values: dict[str, list[Tensor]] = {}
     for e in found:
-        code = [("layout", e.layout)] if e.layout.numel() else []
-        for name, value in [*statistics(*raw._corrected(e.pixels), e.pixels), *code]:
+        layout = raw._layout(e.code) if e.code.bits.numel() else ()
+        for name, value in (*statistics(*raw._corrected(e.pixels), e.pixels), *layout):
             values.setdefault(name, []).append(value)
     mean, deviation, unit = {}, {}, {}
     for name, parts in values.items():
         mean[name], deviation[name] = _by_place(torch.cat(parts)) if by_place else _everywhere(parts)
         highest = torch.cat([((part - mean[name]) / deviation[name]).abs().flatten(1).amax(1) for part in parts])
         unit[name] = highest.quantile(UNIT)
-    return Reference(entropy, residual, excess, mean, deviation, unit, gain)
+    return replace(raw, mean=mean, deviation=deviation, unit=unit)
+
+
+def _usual(z: Float[Tensor, "n K h w"]) -> tuple[Tensor, Tensor]:
+    """Mean and whitening of codes by place, the covariance drawn towards the mean variances of all places."""
+    n, mean = len(z), z.mean(0)
+    off = z - mean
+    covariance = torch.einsum("nkhw,nlhw->hwkl", off, off) / max(1, n - 1)
+    share = n / (n + LEAST_IMAGES)
+    common = covariance.diagonal(dim1=2, dim2=3).mean((0, 1)).clamp_min(1e-9)
+    drawn = share * covariance + (1 - share) * common.diag()
+    return mean, torch.linalg.inv(torch.linalg.cholesky(drawn))
 
 
 def _residuals(found: Sequence[PixelEvidence]) -> tuple[Tensor, Tensor, Tensor]:

@@ -63,7 +63,7 @@ def evidence_in_tiles(model: VLAE, x: Float[Tensor, "1 C H W"], side: int = TILE
         for whole, part in zip(maps, found, strict=True):
             whole[:, *at.core] = part[:, *at.inner]
     surprise, entropy, variance, *saved = maps
-    return Evidence(PixelEvidence(surprise, entropy, variance, saved[0] if saved else None), code.bits)
+    return Evidence(PixelEvidence(surprise, entropy, variance, saved[0] if saved else None), code)
 
 
 def tiles(rows: int, columns: int, side: int, beyond: int) -> Iterator[Tile]:

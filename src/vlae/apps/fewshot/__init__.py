@@ -16,7 +16,7 @@ from vlae.apps.fewshot.labels import Known, check_enough, known
 from vlae.apps.fewshot.picture import draw
 from vlae.data.foreign import files_of
 from vlae.data.source import LeftOut
-from vlae.engine.ask import ask, doubts
+from vlae.engine.ask import ask, doubts, kinship
 from vlae.engine.batches import random
 from vlae.engine.classify import FITS, Classifier, HeldOut, Indices, Labelled, Labels, cross_validated, predicted
 from vlae.engine.curve import Point, Progress, curve
@@ -69,8 +69,10 @@ class Fewshot:
     """images without a label, and how many of them the best classifier is certain of"""
     draws: int
     curve: tuple[Point, ...]
+    kinship: float
+    """how often neighbours are of one class, beyond chance"""
     next: tuple[str, ...]
-    """images to label next, the most telling first"""
+    """images to label next, the most telling first; drawn at random where neighbours are too seldom of one class to choose better"""
     left_out: tuple[LeftOut, ...]
     weights: str
     """fingerprint of the weights that made the codes"""
@@ -124,7 +126,7 @@ def fewshot(
         read, best = max(tried, key=lambda one: float(held[one].right.mean()))
         labelled, unknown = task.labelled(read), task.codes(read, task.rest)
         fitted = {kind: fit(labelled, random(seed, FITTING, 0)) for kind, fit in FITS.items()}
-        asked = task.rest[ask(unknown, labelled.codes, doubts(fitted[best], unknown), wanted.next, random(seed, ASKING, 0))]
+        asked = task.rest[ask(unknown, labelled, doubts(fitted[best], unknown), wanted.next, random(seed, ASKING, 0))]
         compared = {of: task.codes(of, task.which) for of in task.seen.codes}
         compared |= beside(task.seen.index, task.which, task.seen.codes["code"].mean.shape[1], random(seed, COMPARING, 0))
         result = Fewshot(
@@ -139,6 +141,7 @@ def fewshot(
             certain=int((predicted(fitted[best], unknown)[1] >= wanted.sure).sum()),
             draws=wanted.draws,
             curve=curve(compared, labelled.classes, labelled.lots, wanted.draws, seed, progress=progress),
+            kinship=kinship(labelled),
             next=task.names(asked),
             left_out=task.left_out,
             weights=weights,

@@ -1,0 +1,175 @@
+"""Calibrate and detect: what is promised, what is found, and what is said to bad input."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.test_cli import TINY, copied, refused, vlae
+from vlae.apps.calibrate import calibrate
+from vlae.apps.detect import detect
+from vlae.data.read import decode
+from vlae.engine.calibration import Calibration, read_reference
+from vlae.engine.conformal import promise
+from vlae.engine.detection import Detection
+from vlae.engine.run import Run
+
+SIZE = (16, 20)
+GRID = [word for word in TINY if not word.startswith(("keep.dims", "model.hidden", "train.steps"))]
+
+
+def part(path: Path, seed: int, spoiled: bool = False) -> Path:
+    """A grey part with a rough texture; a spoiled one has a bright spot."""
+    rng = np.random.default_rng(seed)
+    pixels = 120 + 10 * rng.standard_normal(SIZE)
+    if spoiled:
+        pixels[4:8, 10:14] += 110
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def folder(path: Path, seeds: range, spoiled: bool = False) -> Path:
+    for seed in seeds:
+        part(path / f"{seed:04d}.png", seed, spoiled)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained on good parts and calibrated on others; every test may read it, none change it."""
+    home = tmp_path_factory.mktemp("detect")
+    images = folder(home / "images", range(60))
+    code, said = vlae(
+        "train", images, *GRID, "keep.code=grid", "keep.stride=2", "train.crop=16", "train.steps=60", "train.validate_every=30", "-o", home / "run"
+    )
+    assert code == 0, said
+    code, said = vlae("calibrate", home / "run", folder(home / "good", range(1000, 1060)))
+    assert code == 0 and "promised   at most 5.0% of new good images" in said
+    return home
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Run:
+    return Run.open(copied(made / "run", tmp_path / "run"))
+
+
+def test_spoiled_parts_raise_alarms_where_they_are_spoiled_and_good_ones_seldom_do(made: Path, run: Run, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    folder(shown / "spoiled", range(2000, 2012), spoiled=True)
+    folder(shown / "good", range(3000, 3060))
+    rows = [f"{path.relative_to(shown)},{path.parent.name}" for path in sorted(shown.rglob("*.png"))]
+    (shown / "manifest.csv").write_text("\n".join(["name,label", *rows]))
+    found = detect(run, shown, tmp_path / "out", all_maps=True)
+    lines = [json.loads(line) for line in (tmp_path / "out/detections.jsonl").read_text().splitlines()]
+    assert found.images == len(lines) == 72 and found.alarms == sum(line["alarm"] for line in lines)
+    for line in lines:
+        if line["label"] == "spoiled":
+            [first, *_] = line["regions"]
+            (left, top), (right, bottom) = (first["left"], first["top"]), (first["left"] + first["width"], first["top"] + first["height"])
+            assert line["alarm"] and left < 14 and right > 10 and top < 8 and bottom > 4
+        assert line["alarm"] == (line["score"] > 1) == bool(line["regions"])
+        assert decode(tmp_path / "out/maps" / line["name"], 10**6).pixels.shape == (SIZE[0], 2 * SIZE[1] + 4, 3)
+    assert found.counted is not None and found.counted.detected[0] == 1.0 and found.counted.false_alarms[0] <= 0.15
+    assert found.counted.image_AUROC > 0.95 and {f.label for f in found.highest} == {"spoiled"}
+    assert Detection.read(run) == found
+
+
+def test_scores_do_not_depend_on_what_lies_beside(run: Run, tmp_path: Path) -> None:
+    several = folder(tmp_path / "several", range(40, 44), spoiled=True)
+    together = {f.name: f.score for f in detect(run, several, tmp_path / "a").highest}
+    for path in several.iterdir():
+        [alone] = detect(run, path, tmp_path / f"b-{path.stem}").highest
+        assert alone.score == pytest.approx(together[path.name], rel=1e-5)
+
+
+def test_the_threshold_is_that_of_the_scores_and_can_be_moved(run: Run, tmp_path: Path) -> None:
+    known = Calibration.read(run)
+    assert known.promise == promise(np.array(known.scores), 0.05) and known.promise.kept
+    strict, loose = (detect(run, folder(tmp_path / "new", range(500, 540)), tmp_path / str(rate), rate) for rate in (0.02, 0.5))
+    assert strict.promise.threshold > known.promise.threshold > loose.promise.threshold and strict.alarms <= loose.alarms > 0
+    code, said = vlae("detect", run.folder, tmp_path / "new", "-o", tmp_path / "said", "--false-alarms", "50%", "--json")
+    assert code == 0 and json.loads(said)["alarms"] == loose.alarms
+    assert [row["threshold"] for row in known.rates()] == sorted((row["threshold"] for row in known.rates()), reverse=True)
+
+
+def test_lots_of_a_manifest_are_promised_as_lots(run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "lots", range(700, 740))
+    with (images / "manifest.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "lot"])
+        writer.writerows([path.name, f"day {n % 8}"] for n, path in enumerate(sorted(images.glob("*.png"))))
+    found = calibrate(run, images).promise
+    assert found.n_lots == 8 and not found.kept and found.needed == 19 and found.rate == pytest.approx(1 / 9)
+    code, said = vlae("calibrate", run.folder, images)
+    assert code == 0 and "5.0% cannot be promised from so few: it takes 19 lots" in said
+
+
+def test_a_good_folder_that_holds_defects_is_told(run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "mixed", range(800, 840))
+    part(images / "bad.png", 1, spoiled=True)
+    code, said = vlae("calibrate", run.folder, images)
+    assert code == 0 and "Look at bad.png" in said
+
+
+def test_without_images_the_run_is_calibrated_on_its_own_test_images(run: Run) -> None:
+    own = run.images()
+    assert set(calibrate(run).names) == {own.names[n] for n in own.indices("test")}
+
+
+def test_the_reference_is_kept_as_it_was(run: Run) -> None:
+    before = read_reference(run)
+    calibrate(run)
+    after = read_reference(run)
+    assert before.mean.keys() == after.mean.keys() and all((before.mean[name] == after.mean[name]).all() for name in before.mean)
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_bad_input_is_told_in_a_sentence(made: Path, run: Run, tmp_path: Path) -> None:
+    code, said = vlae("calibrate", run.folder, made / "images")
+    assert code == 3 and refused(said, "were used in training", "or none")
+    few = folder(tmp_path / "few", range(900, 902))
+    code, said = vlae("calibrate", run.folder, few)
+    assert code == 3 and refused(said, "too few good images")
+    for rate in ("0", "100%", "five"):
+        assert vlae("calibrate", run.folder, few, "--false-alarms", rate)[0] == 2
+    (tmp_path / "empty").mkdir()
+    assert vlae("detect", run.folder, tmp_path / "empty", "-o", tmp_path / "out")[0] == 3
+    assert vlae("detect", run.folder, tmp_path / "absent", "-o", tmp_path / "out")[0] == 3
+    Image.new("L", (64, 64)).save(few / "other.png")
+    (few / "text.png").write_text("no image")
+    code, said = vlae("detect", run.folder, few, "-o", tmp_path / "out")
+    assert code == 8 and "other.png: it has 64x64 pixels, and good parts 20x16" in said and "text.png" in said
+    code, said = vlae("detect", run.folder, few, "-o", tmp_path / "out")
+    assert code == 6 and refused(said, "not empty")
+    assert vlae("detect", run.folder, few, "-o", few / "out")[0] == 6
+
+
+@pytest.mark.parametrize("file", ["calibration.safetensors", "results/calibration.json"])
+def test_a_calibration_that_is_damaged_gone_or_of_other_weights_is_told(file: str, run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "new", range(500, 503))
+    spoil(run.folder / file)
+    code, said = vlae("detect", run.folder, images, "-o", tmp_path / "out")
+    assert code == 4 and refused(said, "calibrat") and not (tmp_path / "out").exists()
+    (run.folder / file).unlink()
+    code, said = vlae("detect", run.folder, images, "-o", tmp_path / "out")
+    assert code == 4 and refused(said, "is not calibrated", "vlae calibrate")
+
+
+def test_other_weights_need_another_calibration(run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "new", range(500, 503))
+    shutil.copy(run.weights, tmp_path / "old")
+    from safetensors.torch import load_file
+
+    from vlae.engine.run import save_tensors
+
+    save_tensors(run.weights, {name: t + 1e-3 for name, t in load_file(run.weights).items()}, step="1")
+    code, said = vlae("detect", run.folder, images, "-o", tmp_path / "out")
+    assert code == 4 and refused(said, "was trained on since it was calibrated")
