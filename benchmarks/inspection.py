@@ -19,6 +19,7 @@ import torch
 
 from defects import changes, metrics
 from defects.baselines import PYOD, Bound, Detector, Mapper, OnComponents, PatchGaussian, Pooled, Reconstruction, Scored, Trained
+from defects.ours import Ours
 from defects.sets import DOUBTFUL, SETS, Collection, Example, write
 from runs import trained
 from vlae.engine.conformal import Promise, promise, share
@@ -26,8 +27,15 @@ from vlae.engine.conformal import Promise, promise, share
 RATES = (0.01, 0.05)
 POOLS = tuple(product((0.0, 1.0, 2.0, 4.0), ("mean", "max", "highest 1%")))
 """how maps become scores: smoothing in pixels, and what is taken of them"""
-RUNS = {"plain": ("keep.window=none",), "likelihood": ("keep.code=none",)}
+RUNS = {
+    "plain": ("keep.window=none", "train.batch=16", "train.steps=1000"),
+    "likelihood": ("keep.code=none", "keep.window=stack6", "train.batch=4", "train.steps=1000"),
+}
 """overrides of the runs to compare with: a VAE without a window, and a PixelCNN"""
+RECIPE = Path(__file__).parents[1] / "recipes/inspection.yaml"
+"""the settings of ours"""
+LARGE = ("data.size=[150,150]", "train.crop=96", "train.batch=8", "train.steps=1200")
+"""what differs for images of 300 pixels a side: they are seen at half their size"""
 OURS, MISSING = "vlae", "detector on pretrained features"
 SHAKEN = (OURS, "PCA reconstruction", "patch Gaussian", "plain VAE")
 """the kinds that are shown changes that are no defects, too"""
@@ -51,8 +59,12 @@ def runs(collection: Collection, output: Path, more: Sequence[str]) -> dict[str,
     source = output / "sets" / collection.name
     if not (source / "manifest.csv").is_file():
         write(collection, source)
-    plain, likelihood = (trained(source, output / f"{collection.name}-{kind}", [*settings, *more]) for kind, settings in RUNS.items())
-    return {"plain VAE": [Trained(plain), Trained(plain, "squared error"), Bound(plain)], "PixelCNN likelihood": [Bound(likelihood)]}
+    common = ["train.learning_rate=0.004", "train.validate_every=250"]
+    plain, likelihood = (trained(source, output / f"{collection.name}-{kind}", [*common, *settings, *more]) for kind, settings in RUNS.items())
+    large = LARGE if collection.examples[0].pixels.shape[0] > 200 else ()
+    ours = trained(source, output / f"{collection.name}-{OURS}", [*large, *more], RECIPE)
+    others = {"plain VAE": [Trained(plain), Trained(plain, "squared error"), Bound(plain)], "PixelCNN likelihood": [Bound(likelihood)]}
+    return {OURS: [Ours(ours)]} | others
 
 
 def chosen(candidates: Candidates, collection: Collection) -> Detector:

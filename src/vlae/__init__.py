@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vlae.archive.archive import Archive
     from vlae.core.vlae import VLAE
     from vlae.engine.run import Run
+    from vlae.estimators import VLAEDetector as VLAEDetector
     from vlae.estimators import VLAEEncoder as VLAEEncoder
 
 
@@ -65,7 +66,7 @@ def _run(model: str | Path) -> "Run":
 
 def __getattr__(name: str) -> Any:
     """Estimators of scikit-learn, which bring torch and scikit-learn along, once they are asked for."""
-    if name == "VLAEEncoder":
+    if name in ("VLAEDetector", "VLAEEncoder"):
         from vlae import estimators
 
         return getattr(estimators, name)

@@ -12,7 +12,7 @@ from vlae.engine.regions import regions
 def made(strength: np.ndarray, seed: int = 0) -> Look:
     rng = np.random.default_rng(seed)
     bits, layout = (rng.standard_normal(strength.shape).astype(np.float32) for _ in range(2))
-    kind = rng.integers(0, 3, strength.shape).astype(np.uint8)
+    kind = rng.integers(0, 2, strength.shape).astype(np.uint8)
     return Look(strength.astype(np.float32), kind, bits, layout, (float(strength.max()),), None)
 
 
@@ -34,9 +34,9 @@ def test_bits_are_those_of_its_pixels_and_of_its_kind() -> None:
     strength[3, 4] = 3
     strength[8:10, 8:10] = 1.5
     look = made(strength)
-    look.kind[3, 4], look.kind[8:10, 8:10] = 0, 2
+    look.kind[3, 4], look.kind[8:10, 8:10] = 0, 1
     first, second = regions(look, 1.0)
-    assert first.kind == "surprise" and first.bits == pytest.approx(float(look.bits[2:5, 3:8].sum()), abs=1e-4)
+    assert first.kind == "texture" and first.bits == pytest.approx(float(look.bits[2:5, 3:8].sum()), abs=1e-4)
     assert second.kind == "layout" and second.bits == pytest.approx(float(look.layout_bits[8:10, 8:10].sum()), abs=1e-4)
 
 

@@ -92,11 +92,10 @@ def _detection_text(d: Any, output: Path) -> str:
 def _words(f: Any) -> str:
     """What speaks against an image, and where."""
     first = f.regions[0]
-    what = {"surprise": "texture", "roughness": "rougher or smoother than good parts", "layout": "layout"}[first.kind]
     others = len(f.regions) - 1
     more = f", {others} more region{'s' * (others > 1)}" if others else ""
     at = f"{first.width}x{first.height} pixels at ({first.left}, {first.top})"
-    return f"{f.score:.1f} times the threshold; {what} at {at}, {first.bits:+.0f} bits{more}"
+    return f"{f.score:.1f} times the threshold; {first.kind} at {at}, {first.bits:+.0f} bits{more}"
 
 
 def _share(values: tuple[float, float, float]) -> str:

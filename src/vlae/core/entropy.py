@@ -40,19 +40,21 @@ def mixture_moments(levels: int, weights: Float[Tensor, "B K H W"], means: Float
         means: of the components.
         scales: of the components.
     """
-    weights, means, scales = (t.movedim(1, -1) for t in (weights, means, scales))
+    weights, means, scales = (t.movedim(1, -1).contiguous() for t in (weights, means, scales))
     last = float(levels - 1)
     cuts = _cuts(last, means, scales)
     at = (cuts + 0.5) * (2 / last) - 1
     below = torch.zeros_like(cuts)
-    for weight, mean, scale in zip(*(t.split(1, -1) for t in (weights, means, scales)), strict=True):
-        below.addcmul_(weight, torch.sigmoid((at - mean) / scale))
+    for weight, mean, scale in zip(*(t.split(1, -1) for t in (weights, means, 1 / scales)), strict=True):
+        below.addcmul_(weight, (at - mean).mul_(scale).sigmoid_())
     # The lowest and the highest level have everything beyond them.
-    below = below.masked_fill(cuts < 0, 0.0).masked_fill(cuts >= last, 1.0)
-    mass, count = below.diff(dim=-1).clamp_min(0), cuts.diff(dim=-1)
-    surprise = torch.log(count.clamp_min(1) / mass.clamp_min(torch.finfo(mass.dtype).tiny)).masked_fill(mass == 0, 0.0)
-    entropy = (mass * surprise).sum(-1)
-    return Moments(entropy, ((mass * surprise.square()).sum(-1) - entropy.square()).clamp_min(0))
+    below.masked_fill_(cuts < 0, 0.0).masked_fill_(cuts >= last, 1.0)
+    mass, count = below.diff(dim=-1).clamp_min_(0), cuts.diff(dim=-1)
+    # A bin without a level has no mass, and is of no account.
+    surprise = (count.clamp_min_(1) / mass.clamp_min(1e-30)).log_()
+    once = mass * surprise
+    entropy = once.sum(-1)
+    return Moments(entropy, ((once * surprise).sum(-1) - entropy.square()).clamp_min(0))
 
 
 def _cuts(last: float, means: Float[Tensor, "B H W K"], scales: Float[Tensor, "B H W K"]) -> Float[Tensor, "B H W E"]:

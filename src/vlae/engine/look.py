@@ -52,7 +52,7 @@ def look(model: VLAE, reference: Reference, x: Tensor) -> Iterator[Look]:
 def _looks(reference: Reference, e: Evidence) -> Iterator[Look]:
     pixels, layout = reference.pixels(e.pixels), reference.layout(e.code)
     size = (pixels.bits.shape[1], pixels.bits.shape[2])
-    kinds, per_pixel = [pixels.surprise, pixels.roughness], torch.zeros_like(pixels.bits)
+    kinds, per_pixel = [pixels.texture], torch.zeros_like(pixels.bits)
     if layout.layout.numel():
         kinds.append(spread(layout.layout, size))
         per_pixel = spread(layout.bits / _areas(layout.bits, size), size)

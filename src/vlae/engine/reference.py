@@ -5,6 +5,7 @@ B images, H and W height and width, h and w places of a grid code, S statistics.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -15,26 +16,22 @@ from torch import Tensor
 from vlae.engine.evidence import Code, Evidence, PixelEvidence
 from vlae.units import NATS_PER_BIT
 
-# Sides of the squares over which surprise, and roughness, are summed.
-SURPRISE_SIDES, ROUGHNESS_SIDES = (3, 5, 9), (17,)
-REACH = 8
-"""how far a square reaches from its middle, at most"""
-# Roughness is told apart in so many bins, to find what the model gets wrong at each.
+# Sides of the squares over which surprise is summed.
+SIDES = (3, 5, 9)
+# Predicted entropy is told apart in so many bins, to find what the model gets wrong however rough a texture is.
 BINS = 16
 # With fewer images than this, or on larger ones, places are not told apart.
 LEAST_IMAGES, MOST_PIXELS = 20, 2**18
 # A unit of strength is what one good image in ten shows somewhere.
 UNIT = 0.9
-KINDS = ("surprise", "roughness", "layout")
-"""surprise: pixels that the window does not explain; roughness: pixels that cost more or less than there on good parts though they are
-explained; layout: a code that costs more or less than there on good parts"""
+KINDS = ("texture", "layout")
+"""texture: pixels that window and code do not explain; layout: a code that costs more or less than good parts' codes do there"""
 
 
 class PixelStrengths(NamedTuple):
     """How strong the evidence in pixels is, in units of what good parts show: 1 is what one good image in ten shows somewhere."""
 
-    surprise: Float[Tensor, "B H W"]
-    roughness: Float[Tensor, "B H W"]
+    texture: Float[Tensor, "B H W"]
     bits: Float[Tensor, "B H W"]
     """surprise less the residual, pixel by pixel: additive over regions"""
 
@@ -72,15 +69,15 @@ class Reference:
     def pixels(self, e: PixelEvidence) -> PixelStrengths:
         """How strong the evidence in pixels is against that in good parts."""
         bits, variance = self._corrected(e)
-        found = {name: self._strength(name, value) for name, value in statistics(bits, variance, e)}
-        return PixelStrengths(_strongest(found, "surprise"), _strongest(found, "roughness"), bits)
+        strongest = reduce(torch.maximum, (self._strength(name, value) for name, value in _sums(bits, variance)))
+        return PixelStrengths(strongest, bits)
 
     def layout(self, code: Code) -> LayoutStrengths:
         """How strong the evidence in codes is; none without a code."""
         if not code.bits.numel():
             return LayoutStrengths(code.bits, code.bits)
         found = dict(self._layout(code))
-        strengths = torch.stack([self._strength(name, value) for name, value in found.items()]).amax(0)
+        strengths = reduce(torch.maximum, (self._strength(name, value) for name, value in found.items()))
         bits = {name: value - self.mean[name] for name, value in found.items()}
         return LayoutStrengths(strengths, bits.get("layout place", bits["layout prior"]))
 
@@ -103,22 +100,16 @@ class Reference:
         return ((value - self.mean[name]) / self.deviation[name]).abs() / self.unit[name]
 
 
-def statistics(bits: Float[Tensor, "B H W"], variance: Float[Tensor, "B H W"], e: PixelEvidence) -> Iterator[tuple[str, Tensor]]:
-    """What of the pixels is compared with good parts: sums of surprise over squares, in units of their expected deviation; mean bits."""
-    for side in SURPRISE_SIDES:
-        yield f"surprise {side}", summed(bits, side) / summed(variance, side).clamp_min(1e-6).sqrt()
-    for side in ROUGHNESS_SIDES:
-        yield f"roughness {side}", summed(e.surprise + e.entropy, side) / side**2
+def _sums(bits: Float[Tensor, "B H W"], variance: Float[Tensor, "B H W"]) -> Iterator[tuple[str, Tensor]]:
+    """The surprise summed over squares, in units of the deviation that is expected of the sum."""
+    for side in SIDES:
+        yield f"texture {side}", summed(bits, side) / summed(variance, side).clamp_min(1e-6).sqrt()
 
 
 def summed(values: Float[Tensor, "B H W"], side: int) -> Float[Tensor, "B H W"]:
     """The sum over the square of this odd side around each pixel; beyond the border there is nothing."""
     rows = F.avg_pool2d(values.unsqueeze(1), (side, 1), 1, (side // 2, 0))
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2)).squeeze(1) * side**2
-
-
-def _strongest(found: dict[str, Tensor], kind: str) -> Tensor:
-    return torch.stack([value for name, value in found.items() if name.startswith(kind)]).amax(0)
 
 
 def _between(at: Tensor, knots: Float[Tensor, " n"], values: Float[Tensor, " n"]) -> Tensor:
@@ -144,7 +135,7 @@ def fitted(found: Sequence[Evidence], by_place: bool) -> Reference:
     values: dict[str, list[Tensor]] = {}
     for e in found:
         layout = raw._layout(e.code) if e.code.bits.numel() else ()
-        for name, value in (*statistics(*raw._corrected(e.pixels), e.pixels), *layout):
+        for name, value in (*_sums(*raw._corrected(e.pixels)), *layout):
             values.setdefault(name, []).append(value)
     mean, deviation, unit = {}, {}, {}
     for name, parts in values.items():

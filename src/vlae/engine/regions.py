@@ -26,7 +26,7 @@ class Region:
     strength: float
     """its strongest evidence, in units of the threshold: above 1"""
     kind: str
-    """which evidence is the strongest: surprise, roughness or layout"""
+    """which evidence is the strongest: texture or layout"""
     bits: float
     """what its pixels cost beyond what the model expected; of layout, what its code costs beyond that of good parts"""
 

@@ -1,4 +1,4 @@
-"""The estimators in scikit-learn's own checks, and in what people build with them."""
+"""The encoder in scikit-learn's own checks, and in what people build with it."""
 
 import pickle
 import subprocess
