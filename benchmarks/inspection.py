@@ -1,7 +1,8 @@
 """Defects: what a detector finds, and what its threshold promises, on magnetic tiles, solar cells and drawn parts, against detectors from scratch.
 
 All learn from the same good images. Of each kind of baseline the variant is chosen that does best on the development half of the defective
-lots; the other half is reported. Runs that are there already, in FOLDER/SET-plain and so on, are gone on with.
+lots; the other half is reported. Runs that are there already, in FOLDER/SET-plain and so on, are gone on with, and sets that were measured are told
+again from FOLDER/SET.rows.json: so the sets can be measured side by side, or one after the other.
 
     python benchmarks/inspection.py [group.name=value ...] --output FOLDER --json [--quick] [--sets tiles elpv parts]
 """
@@ -203,13 +204,22 @@ def everything(names: Sequence[str], output: Path, overrides: Sequence[str], qui
     """All rows."""
     rows = []
     for name in names:
-        collection = SETS[name]().few(FEW) if quick else SETS[name]()
+        done = output / f"{name}.rows.json"
+        if done.is_file():  # an earlier call, or one beside this one, has measured this set
+            measured = json.loads(done.read_text(encoding="utf-8"))
+            rows += measured
+            yield from measured
+            continue
+        before, collection = len(rows), SETS[name]().few(FEW) if quick else SETS[name]()
         more = [*overrides, "train.steps=5", "train.validate_every=5", "train.batch=4"] if quick else overrides
         for kind, candidates in (baselines(collection.examples[0].pixels.shape[1]) | runs(collection, output, more)).items():
             for one in measure(collection, kind, chosen(candidates[: 2 if quick else None], collection)):
                 rows.append(one)
                 yield one
-        yield row(f"{name}, {MISSING}", "image AUROC", None, "of 1", spread="missing: no weights at hand, and none is downloaded")
+        rows.append(row(f"{name}, {MISSING}", "image AUROC", None, "of 1", spread="missing: no weights at hand, and none is downloaded"))
+        yield rows[-1]
+        if not quick:
+            done.write_text(json.dumps(rows[before:]), encoding="utf-8")
     yield from means(rows, names)
 
 

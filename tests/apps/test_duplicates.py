@@ -10,8 +10,9 @@ from PIL import Image
 from scipy.spatial import KDTree
 from scipy.stats import weibull_min
 
-from vlae.apps import duplicates as app
-from vlae.apps.duplicates import CHANCE, FEWEST, by_chance, duplicates
+from vlae.apps.duplicates import duplicates
+from vlae.engine import chance
+from vlae.engine.chance import CHANCE, FEWEST, by_chance
 
 from ..engine.test_index import grid, synthetic, vector  # noqa: F401
 from ..test_cli import picture, refused, vlae
@@ -61,7 +62,7 @@ def test_chance_is_what_it_is_said_to_be() -> None:
 def test_of_points_that_are_scattered_on_a_plane_so_many_are_so_near_by_chance(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     points = np.random.default_rng(0).uniform(size=(50_000, 2))
     nearest = KDTree(points).query(points, k=2)[0][:, 1]
-    monkeypatch.setattr(app, "CHANCE", share * len(points))
+    monkeypatch.setattr(chance, "CHANCE", share * len(points))
     within = by_chance(nearest)[0]
     assert within is not None and np.mean(nearest <= within) == pytest.approx(share, rel=0.3)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vlae.data.imageset import ImageSet
-from vlae.engine.calibration import Calibration, check_rate, write_reference
+from vlae.engine.calibration import Calibration, check_rate
 from vlae.engine.conformal import outliers
 from vlae.engine.inspect import Numbers, inspect, reference_of, unusable
 from vlae.engine.memory import keep_freed_memory
@@ -56,8 +56,7 @@ def calibrate(run: Run, images: Path | None = None, false_alarms: float | None =
         names = tuple(shown.names[n] for n in numbers)
         suspects = tuple(names[n] for n in outliers(np.array(scores)))
         result = Calibration(weights, size, names, tuple(scores), _lots(shown, numbers), false_alarms, suspects)
-    write_reference(run, reference)
-    result.write(run)
+    result.write(run, reference)
     return result
 
 

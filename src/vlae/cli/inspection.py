@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vlae.cli.options import Json, RunFolder, app
-from vlae.cli.say import counting, note, show
+from vlae.cli.say import counting, note, saying, show
 from vlae.errors import SettingError
 
 FalseAlarms = Annotated[str | None, typer.Option(help="The share of good images that may raise an alarm, such as 5%.")]
@@ -26,7 +26,7 @@ def calibrate(
     from vlae.apps.calibrate import calibrate as learn
     from vlae.engine.run import Run
 
-    with counting("Looking") as progress:
+    with saying("the run is as it was"), counting("Looking") as progress:
         found = learn(Run.open(run), images, _rate(false_alarms), progress)
     show({"run": str(run), **asdict(found), "promise": asdict(found.promise), "rates": found.rates()}, as_json, _card(found))
     if found.suspects:
@@ -47,7 +47,7 @@ def detect(
     from vlae.engine.guests import check_whole
     from vlae.engine.run import Run
 
-    with counting("Looking") as progress:
+    with saying(f"what is in {output} is not all"), counting("Looking") as progress:
         result = find(Run.open(run), images, output, _rate(false_alarms), all_maps, progress)
     told = {"output": str(output), **asdict(result), "left_out": [left._asdict() for left in result.left_out]}
     show(told, as_json, _detection_text(result, output))

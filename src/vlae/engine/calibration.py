@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vlae.data.files import disk_errors
 from vlae.engine.conformal import Promise, promise, rate_above
 from vlae.engine.reference import Reference
 from vlae.engine.run import Run, check_format, restored, save_tensors
@@ -61,8 +62,12 @@ class Calibration:
             rows.append({"asked": share, "threshold": threshold, "rate": mean, "low": low, "high": high})
         return rows
 
-    def write(self, run: Run) -> None:
-        """Write it into the run."""
+    def write(self, run: Run, reference: Reference) -> None:
+        """Write it into the run, with the reference that the scores were made with."""
+        # The scores of one reference must never stand beside another one.
+        with disk_errors(run.folder):
+            (run.folder / "results" / "calibration.json").unlink(missing_ok=True)
+        _write_reference(run, reference)
         run.write_result("calibration", {**asdict(self), "promise": asdict(self.promise), "rates": self.rates()})
 
     @classmethod
@@ -103,7 +108,7 @@ def check_rate(false_alarms: float) -> None:
         raise SettingError("The rate of false alarms cannot be used", rule="It is a share above 0 and below 100%", found=false_alarms, do="Give 5%")
 
 
-def write_reference(run: Run, reference: Reference) -> None:
+def _write_reference(run: Run, reference: Reference) -> None:
     """Keep what good parts look like."""
     tables = {f"{part}/{name}": value for part in _PARTS for name, value in getattr(reference, part).items()}
     curves = {name: getattr(reference, name) for name in _CURVES}

@@ -114,6 +114,8 @@ def summed(values: Float[Tensor, "B H W"], side: int) -> Float[Tensor, "B H W"]:
 
 def _between(at: Tensor, knots: Float[Tensor, " n"], values: Float[Tensor, " n"]) -> Tensor:
     """Linear interpolation, constant beyond the ends."""
+    if len(knots) == 1:
+        return values.expand_as(at)
     right = torch.bucketize(at, knots).clamp(1, len(knots) - 1)
     low, high = knots[right - 1], knots[right]
     share = ((at - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
@@ -141,7 +143,7 @@ def fitted(found: Sequence[Evidence], by_place: bool) -> Reference:
     for name, parts in values.items():
         mean[name], deviation[name] = _by_place(torch.cat(parts)) if by_place else _everywhere(parts)
         highest = torch.cat([((part - mean[name]) / deviation[name]).abs().flatten(1).amax(1) for part in parts])
-        unit[name] = highest.quantile(UNIT)
+        unit[name] = highest.quantile(UNIT).clamp_min(1e-6)
     return replace(raw, mean=mean, deviation=deviation, unit=unit)
 
 
@@ -161,7 +163,8 @@ def _residuals(found: Sequence[PixelEvidence]) -> tuple[Tensor, Tensor, Tensor]:
     step = max(1, sum(e.entropy.numel() for e in found) // 2**21)
     entropy, surprise, variance = (torch.cat([getattr(e, name).flatten()[::step] for e in found]) for name in ("entropy", "surprise", "variance"))
     order = entropy.argsort()
-    bins = [part.tensor_split(BINS) for part in (entropy[order], surprise[order], variance[order])]
+    count = max(1, min(BINS, len(order) // 2))  # at least two pixels in each
+    bins = [part.tensor_split(count) for part in (entropy[order], surprise[order], variance[order])]
     middles, residual = (torch.stack([part.mean() for part in parts]) for parts in bins[:2])
     excess = torch.stack([s.var() / v.mean().clamp_min(1e-6) for s, v in zip(bins[1], bins[2], strict=True)])
     return middles, residual, excess.clamp_min(1e-3)

@@ -28,7 +28,7 @@ from vlae.errors import VlaeError
 from vlae.estimators.form import Array
 from vlae.estimators.modelled import Modelled
 
-# One image trains, one tells which weights are the best, and one calibrates; and the spread of fewer than two says nothing.
+# One image trains, one tells which weights are the best, and one calibrates.
 LEAST = 3
 
 
@@ -105,8 +105,6 @@ class VLAEDetector(Modelled):
             run = self._use(levels[seen], Path(folder))
             self.reference_ = self._learned(run, own or self._images(run, levels[seen], Path(folder)))
         scores = np.array([found.score for found in self._looks(self._parts(levels[unseen]))])
-        if not np.isfinite(scores).all():
-            raise ValueError(f"{len(rows)} images of {rows.shape[1]} feature(s) say too little of how good images look.")
         self.promise_ = promise(scores, self.false_alarms, None if names is None else names[unseen])
         self.threshold_ = self.promise_.threshold
         return self
@@ -143,7 +141,7 @@ class VLAEDetector(Modelled):
         calibrating = max(-(-groups // 5), min(needed, groups // 2))
         unseen = np.isin(of, np.random.default_rng([self.seed_, 1]).permutation(groups)[:calibrating])
         if (~unseen).sum() < LEAST - 1:
-            raise ValueError(f"Images of at least two lots are needed, {LEAST - 1} of them to learn from; got {count} images of {groups} lots.")
+            raise ValueError(f"Lots stay whole: it takes at least two lots, one of {LEAST - 1} images; got {count} images of {groups} lots.")
         return np.flatnonzero(~unseen), np.flatnonzero(unseen)
 
     def _images(self, run: Run, levels: Array, folder: Path) -> ImageSet:

@@ -19,8 +19,9 @@ from vlae.data.source import LeftOut
 from vlae.engine.ask import ask, doubts, kinship
 from vlae.engine.batches import random
 from vlae.engine.classify import FITS, Classifier, HeldOut, Indices, Labelled, Labels, cross_validated, predicted
-from vlae.engine.curve import Point, Progress, curve
+from vlae.engine.curve import Progress, curve
 from vlae.engine.embed import Codes
+from vlae.engine.fewshot import PREDICTIONS, Accuracy, Fewshot
 from vlae.engine.index import Index
 from vlae.engine.neighbours import some_of
 from vlae.engine.run import Run, check_outside, output_folder, write_json, write_text
@@ -29,53 +30,6 @@ from vlae.engine.settings import FORMAT
 # Into how many parts the labelled images are divided, each to be tested on, and the streams of random numbers.
 PARTS = 5
 TESTING, FITTING, ASKING, COMPARING = range(310, 314)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How often a classifier is right about images that it was fitted without."""
-
-    of: str
-    """what it reads: code or, of a grid, code without regard to place (code, anywhere)"""
-    classifier: str
-    labels: int
-    right: int
-    accuracy: float
-    low: float
-    high: float
-    """bounds of its 95% interval (Wilson 1927), which takes the images for independent of one another"""
-    certain: int
-    certain_right: int
-    """how many of them it was certain of, and right about these"""
-
-
-@dataclass(frozen=True)
-class Fewshot:
-    """What a few labels are worth with the code of a run."""
-
-    images: int
-    labels: Mapping[str, int]
-    """how many of each class"""
-    lots: int
-    """lots of the labelled images, which are never divided; an image without a lot is one of its own"""
-    accuracies: tuple[Accuracy, ...]
-    read: str
-    best: str
-    """what is read and by which classifier, to make the predictions: what was most often right"""
-    sure: float
-    """the probability from which a prediction counts as certain"""
-    unlabelled: int
-    certain: int
-    """images without a label, and how many of them the best classifier is certain of"""
-    draws: int
-    curve: tuple[Point, ...]
-    kinship: float
-    """how often neighbours are of one class, beyond chance"""
-    next: tuple[str, ...]
-    """images to label next, the most telling first; drawn at random where neighbours are too seldom of one class to choose better"""
-    left_out: tuple[LeftOut, ...]
-    weights: str
-    """fingerprint of the weights that made the codes"""
 
 
 @dataclass(frozen=True)
@@ -130,6 +84,7 @@ def fewshot(
         compared = {of: task.codes(of, task.which) for of in task.seen.codes}
         compared |= beside(task.seen.index, task.which, task.seen.codes["code"].mean.shape[1], random(seed, COMPARING, 0))
         result = Fewshot(
+            source=None if images is None else f"{images.name}/",
             images=len(task.seen.index),
             labels=dict(sorted(Counter(labelled.classes.tolist()).items())),
             lots=len(np.unique(labelled.lots)),
@@ -229,7 +184,7 @@ def _predictions(names: tuple[str, ...], codes: Codes, fitted: Mapping[str, Clas
 
 def _write(folder: Path, result: Fewshot, predictions: list[dict[str, str]]) -> None:
     draw(result.curve, folder / "fewshot.png")
-    _write_table(folder / "fewshot-predictions.csv", list(predictions[0]) if predictions else ["name", "label", "probability"], predictions)
+    _write_table(folder / PREDICTIONS, list(predictions[0]) if predictions else ["name", "label", "probability"], predictions)
     if result.next:
         _write_table(folder / "fewshot-next.csv", ["name", "label"], [{"name": name, "label": ""} for name in result.next])
     left_out = [left._asdict() for left in result.left_out]

@@ -55,11 +55,12 @@ def picture(x: Array, levels: Range) -> Picture:
     return encoded(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
 
-def thumbnail(x: Array, levels: Range) -> Picture:
-    """Levels (c, h, w), made smaller by area averages where they are large."""
-    step = -(-max(x.shape[1:]) // THUMBNAIL)
-    height, width = (size // step for size in x.shape[1:])
-    blocks = x[:, : height * step, : width * step].reshape(len(x), height, step, width, step)
+def thumbnail(x: Array, levels: Range, side: int = THUMBNAIL) -> Picture:
+    """Levels (c, h, w), made smaller by area averages where they are larger than ``side``."""
+    step = -(-max(x.shape[1:]) // side)
+    down, across = (min(step, size) for size in x.shape[1:])  # a strip stays one pixel wide
+    height, width = x.shape[1] // down, x.shape[2] // across
+    blocks = x[:, : height * down, : width * across].reshape(len(x), height, down, width, across)
     return picture(blocks.mean(axis=(2, 4)), levels)
 
 
