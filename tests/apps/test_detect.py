@@ -94,7 +94,8 @@ def test_the_threshold_is_that_of_the_scores_and_can_be_moved(run: Run, tmp_path
     assert strict.promise.threshold > known.promise.threshold > loose.promise.threshold and strict.alarms <= loose.alarms > 0
     code, said = vlae("detect", run.folder, tmp_path / "new", "-o", tmp_path / "said", "--false-alarms", "50%", "--json")
     assert code == 0 and json.loads(said)["alarms"] == loose.alarms
-    assert [row["threshold"] for row in known.rates()] == sorted((row["threshold"] for row in known.rates()), reverse=True)
+    positions = [row["threshold"] for row in known.rates()]
+    assert positions == sorted(set(positions), reverse=True)
 
 
 def test_lots_of_a_manifest_are_promised_as_lots(run: Run, tmp_path: Path) -> None:

@@ -55,9 +55,11 @@ class Calibration:
 
     def rates(self) -> list[dict[str, float]]:
         """Where the threshold can be moved to, and the share of false alarms to expect there, with its 95% interval."""
-        scores, rows = np.array(self.scores), []
+        scores, rows = np.array(self.scores), list[dict[str, float]]()
         for share in POSITIONS:
             threshold = promise(scores, share, self.lots).threshold
+            if rows and threshold == rows[-1]["threshold"]:  # from few images the strictest cannot be told apart
+                continue
             mean, low, high = rate_above(scores, threshold, self.lots)
             rows.append({"asked": share, "threshold": threshold, "rate": mean, "low": low, "high": high})
         return rows

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vlae.apps.report import audit, defects, sections
+from vlae.apps.report import audit, defects, fewshot, sections, similar
 from vlae.apps.report.findings import STAGES, Findings, Progress, look
 from vlae.apps.report.papers import papers
 from vlae.apps.report.pictures import levels_shown, scale_colours
@@ -78,6 +78,8 @@ def page(told: sections.Told, found: Findings) -> str:
         "map": sections.bits_map(told, found.shown, levels),
         "code": sections.code(told, found.moved, levels) if coded else None,
         "probe": sections.probe(told, found.readouts) if coded and told.images.factors else None,
+        "similar": similar.section(told) if coded else None,
+        "fewshot": fewshot.section(told) if coded else None,
         "defects": defects.section(told),
         "audit": audit.section(told) if coded else None,
         "window": sections.window(told, found.site, levels) if found.site else None,

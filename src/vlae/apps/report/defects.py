@@ -14,8 +14,9 @@ from vlae.engine.detection import Counted, Detection, Found, pictures
 
 # From so many standard deviations on, the global evidence is told.
 UNLIKE = 4.0
-SUSPECTS = 5
-PICTURE_SIDE = 420
+SUSPECTS, SHOWN = 5, 6
+# Pictures are made smaller than the one, and by whole factors larger up to the other.
+PICTURE_SIDE, LEAST_SIDE = 260, 200
 
 
 def section(told: Told) -> Section | None:
@@ -32,7 +33,9 @@ def section(told: Told) -> Section | None:
         "plot": Markup(_scores(t, known, shown)),
         "rows": [_position(t, row) for row in known.rates()],
         "last": t.join(_last(t, last)) if last else None,
-        "found": [{"picture": _picture(told, n), "name": short(f.name, 60), "words": t.join(_words(t, f))} for n, f in enumerate(last.highest)]
+        "found": [
+            {"picture": _picture(told, n), "name": short(f.name, 60), "words": t.join(_words(t, f))} for n, f in enumerate(last.highest[:SHOWN])
+        ]
         if last
         else [],
     }
@@ -84,6 +87,8 @@ def _picture(told: Told, n: int) -> Picture | None:
             picture = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
+    times = max(1, LEAST_SIDE // picture.height)
+    picture = picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
     picture.thumbnail((2 * PICTURE_SIDE, PICTURE_SIDE))
     return encoded(picture)
 
