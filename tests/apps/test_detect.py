@@ -174,3 +174,30 @@ def test_other_weights_need_another_calibration(run: Run, tmp_path: Path) -> Non
     save_tensors(run.weights, {name: t + 1e-3 for name, t in load_file(run.weights).items()}, step="1")
     code, said = vlae("detect", run.folder, images, "-o", tmp_path / "out")
     assert code == 4 and refused(said, "was trained on since it was calibrated")
+
+
+@pytest.mark.parametrize("lang, said", [("en", "What is unlike good parts"), ("ja", "良品と異なるところ")])
+def test_the_report_shows_the_promise_and_what_was_found(lang: str, said: str, run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "shown", range(2000, 2003), spoiled=True)
+    detect(run, images, tmp_path / "out")
+    code, _ = vlae("report", run.folder, "--lang", lang, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    section = page[page.index('<section id="defects">') :].partition("</section>")[0]
+    known = Calibration.read(run)
+    assert code == 0 and said in section and f"<b>{known.promise.threshold:.2f}</b>" in section
+    assert all(f"{path.name}: " in section for path in images.iterdir())
+    assert section.count("data:image/png") == 3 and 'alt=""' not in section
+    assert section.count("<tr><td>") == len(known.rates())
+    (run.folder / "results/calibration.json").unlink()
+    vlae("report", run.folder, "--lang", lang, "-o", tmp_path / "without.html")
+    assert said not in (tmp_path / "without.html").read_text()
+
+
+def test_large_images_in_tiles_score_the_same(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = folder(tmp_path / "shown", range(60, 64), spoiled=True)
+    whole = detect(run, images, tmp_path / "whole").highest
+    monkeypatch.setattr("vlae.engine.look.MOST_PIXELS", 10)
+    monkeypatch.setattr("vlae.engine.tiles.TILE", 6)
+    for one, other in zip(whole, detect(run, images, tmp_path / "tiles").highest, strict=True):
+        assert one.name == other.name and one.score == pytest.approx(other.score, rel=1e-4)
+        assert [(r.left, r.top, r.area, r.kind) for r in one.regions] == [(r.left, r.top, r.area, r.kind) for r in other.regions]

@@ -10,6 +10,9 @@ from vlae.cli.options import Json, RunFolder, app
 from vlae.cli.say import counting, note, saying, show
 from vlae.errors import SettingError
 
+# From so many standard deviations on, the global evidence is told.
+UNLIKE = 4.0
+
 FalseAlarms = Annotated[str | None, typer.Option(help="The share of good images that may raise an alarm, such as 5%.")]
 
 
@@ -94,6 +97,8 @@ def _words(f: Any) -> str:
     first = f.regions[0]
     others = len(f.regions) - 1
     more = f", {others} more region{'s' * (others > 1)}" if others else ""
+    if f.unlike is not None and f.unlike > UNLIKE:
+        more += f"; as a whole {f.unlike:.0f} standard deviations from good parts"
     at = f"{first.width}x{first.height} pixels at ({first.left}, {first.top})"
     return f"{f.score:.1f} times the threshold; {first.kind} at {at}, {first.bits:+.0f} bits{more}"
 

@@ -42,15 +42,15 @@ class Tile(NamedTuple):
 
 
 @torch.no_grad()
-def evidence_in_tiles(model: VLAE, x: Float[Tensor, "1 C H W"], side: int = TILE) -> Evidence:
+def evidence_in_tiles(model: VLAE, x: Float[Tensor, "1 C H W"], side: int | None = None) -> Evidence:
     """The evidence in one image of any size: first its code tile by tile, then its pixels given that.
 
     Args:
         model: one with a grid code or none.
         x: the image as levels.
-        side: of a tile, in pixels.
+        side: of a tile, in pixels; unset, ``TILE``.
     """
-    unit = _unit(model)
+    unit, side = _unit(model), side or TILE
     rows, columns = -(-x.shape[2] // unit), -(-x.shape[3] // unit)
     code = code_of(model, None if model.encoder is None else _posterior(model, x, side), 1)
     beyond = -(-reach_of_decoder(model) // unit)
