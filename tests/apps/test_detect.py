@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from tests.test_cli import TINY, copied, refused, vlae
 from vlae.apps.calibrate import calibrate
@@ -15,8 +18,8 @@ from vlae.apps.detect import detect
 from vlae.data.read import decode
 from vlae.engine.calibration import Calibration, read_reference
 from vlae.engine.conformal import promise
-from vlae.engine.detection import Detection
-from vlae.engine.run import Run
+from vlae.engine.detection import Detection, pictures
+from vlae.engine.run import Run, save_tensors
 
 SIZE = (16, 20)
 GRID = [word for word in TINY if not word.startswith(("keep.dims", "model.hidden", "train.steps"))]
@@ -104,7 +107,7 @@ def test_lots_of_a_manifest_are_promised_as_lots(run: Run, tmp_path: Path) -> No
         writer = csv.writer(file)
         writer.writerow(["name", "lot"])
         writer.writerows([path.name, f"day {n % 8}"] for n, path in enumerate(sorted(images.glob("*.png"))))
-    found = calibrate(run, images).promise
+    found = calibrate(run, images)[0].promise
     assert found.n_lots == 8 and not found.kept and found.needed == 19 and found.rate == pytest.approx(1 / 9)
     code, said = vlae("calibrate", run.folder, images)
     assert code == 0 and "5.0% cannot be promised from so few: it takes 19 lots" in said
@@ -119,13 +122,14 @@ def test_a_good_folder_that_holds_defects_is_told(run: Run, tmp_path: Path) -> N
 
 def test_without_images_the_run_is_calibrated_on_its_own_test_images(run: Run) -> None:
     own = run.images()
-    assert set(calibrate(run).names) == {own.names[n] for n in own.indices("test")}
+    assert set(calibrate(run)[0].names) == {own.names[n] for n in own.indices("test")}
 
 
 def test_the_reference_is_kept_as_it_was(run: Run) -> None:
-    before = read_reference(run)
+    model, size = run.model(torch.device("cpu")), Calibration.read(run).size
+    before = read_reference(run, model, size)
     calibrate(run)
-    after = read_reference(run)
+    after = read_reference(run, model, size)
     assert before.mean.keys() == after.mean.keys() and all((before.mean[name] == after.mean[name]).all() for name in before.mean)
 
 
@@ -139,7 +143,7 @@ def test_bad_input_is_told_in_a_sentence(made: Path, run: Run, tmp_path: Path) -
     few = folder(tmp_path / "few", range(900, 902))
     code, said = vlae("calibrate", run.folder, few)
     assert code == 3 and refused(said, "too few good images")
-    for rate in ("0", "100%", "five"):
+    for rate in ("0", "100%", "five", "1e-320", "nan"):
         assert vlae("calibrate", run.folder, few, "--false-alarms", rate)[0] == 2
     (tmp_path / "empty").mkdir()
     assert vlae("detect", run.folder, tmp_path / "empty", "-o", tmp_path / "out")[0] == 3
@@ -167,10 +171,6 @@ def test_a_calibration_that_is_damaged_gone_or_of_other_weights_is_told(file: st
 def test_other_weights_need_another_calibration(run: Run, tmp_path: Path) -> None:
     images = folder(tmp_path / "new", range(500, 503))
     shutil.copy(run.weights, tmp_path / "old")
-    from safetensors.torch import load_file
-
-    from vlae.engine.run import save_tensors
-
     save_tensors(run.weights, {name: t + 1e-3 for name, t in load_file(run.weights).items()}, step="1")
     code, said = vlae("detect", run.folder, images, "-o", tmp_path / "out")
     assert code == 4 and refused(said, "was trained on since it was calibrated")
@@ -201,3 +201,95 @@ def test_large_images_in_tiles_score_the_same(run: Run, tmp_path: Path, monkeypa
     for one, other in zip(whole, detect(run, images, tmp_path / "tiles").highest, strict=True):
         assert one.name == other.name and one.score == pytest.approx(other.score, rel=1e-4)
         assert [(r.left, r.top, r.area, r.kind) for r in one.regions] == [(r.left, r.top, r.area, r.kind) for r in other.regions]
+
+
+def put(run: Run, **tensors: torch.Tensor | None) -> None:
+    """Other tensors in the reference; None takes one away."""
+    path = run.folder / "calibration.safetensors"
+    with safe_open(path, framework="pt") as file:
+        held, told = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    tree = held | {name.replace("__", "/").replace("_", " "): t for name, t in tensors.items()}
+    path.write_bytes(save({name: t for name, t in tree.items() if t is not None}, told))
+
+
+HOSTILE = {
+    "not a number": {"residual": torch.full((16,), torch.nan)},
+    "a table gone": {"mean__texture_3": None},
+    "a table too many": {"mean__texture_4": torch.zeros(())},
+    "another size": {"deviation__texture_5": torch.ones(3, 4)},
+    "no deviation": {"deviation__texture_5": torch.zeros(SIZE)},
+    "no unit": {"unit__layout_prior": torch.tensor(0.0)},
+    "no bins": {"entropy": torch.empty(0), "residual": torch.empty(0), "excess": torch.empty(0)},
+    "a scalar": {"entropy": torch.tensor(1.0)},
+    "other places": {"usual": torch.zeros(3, 3, 3)},
+    "no gain": {"gain": torch.zeros(0)},
+}
+
+
+@pytest.mark.parametrize("tensors", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_reference_is_told_and_never_hides_a_defect(tensors: dict[str, torch.Tensor | None], run: Run, tmp_path: Path) -> None:
+    put(run, **tensors)
+    code, said = vlae("detect", run.folder, folder(tmp_path / "new", range(500, 502)), "-o", tmp_path / "out")
+    assert code == 4 and refused(said, "is damaged", "vlae calibrate") and not (tmp_path / "out").exists()
+
+
+NONSENSE = {
+    "no scores": {"scores": [], "names": []},
+    "fewer names": {"names": ["a.png"]},
+    "fewer lots": {"lots": ["a"]},
+    "all are zero": {"scores": [0.0] * 60},
+    "an infinite one": {"scores": [1e999] * 60},
+    "no rate": {"false_alarms": 0.0},
+    "a rate above all": {"false_alarms": 5.0},
+}
+
+
+@pytest.mark.parametrize("fields", NONSENSE.values(), ids=NONSENSE)
+def test_scores_that_were_edited_to_nonsense_are_told(fields: dict[str, object], run: Run, tmp_path: Path) -> None:
+    path = run.folder / "results/calibration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    code, said = vlae("detect", run.folder, folder(tmp_path / "new", range(500, 502)), "-o", tmp_path / "out")
+    assert code == 4 and refused(said, "is damaged", "vlae calibrate")
+
+
+def test_weights_that_are_no_numbers_cannot_be_calibrated(run: Run) -> None:
+    save_tensors(run.weights, {name: t * torch.nan for name, t in load_file(run.weights).items()}, step="1")
+    code, said = vlae("calibrate", run.folder)
+    assert code == 4 and refused(said, "no likelihood")
+
+
+def test_what_calibrate_leaves_out_is_told(run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "good", range(1200, 1206))
+    Image.new("L", (64, 64)).save(images / "other.png")
+    (images / "text.png").write_text("no image")
+    code, said = vlae("calibrate", run.folder, images)
+    assert code == 8 and "from 6 good images" in said and "other.png: it has 64x64 pixels" in said and "text.png" in said
+    (images / "manifest.csv").write_text("name,label\n" + "".join(f"{n}.png,scratched\n" for n in range(1200, 1205)) + "1205.png,good\n")
+    code, said = vlae("calibrate", run.folder, images)
+    assert code == 3 and refused(said, "too few good images", "1, and 7 left out", "1200.png: it is labelled scratched")
+
+
+def test_a_calibrated_image_raises_no_alarm_afterwards(run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "good", range(1300, 1312))
+    calibrate(run, images)
+    assert not detect(run, images, tmp_path / "out").alarms
+
+
+def test_an_interrupt_leaves_no_picture_beside_another_image(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (folder(tmp_path / name, seeds, spoiled=True) for name, seeds in (("one", range(3)), ("other", range(3, 6))))
+    detect(run, one, tmp_path / "o1")
+    shown = {path.name: path.read_bytes() for path in pictures(run).iterdir()}
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlae.engine.detection.write_png", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            detect(run, other, tmp_path / "o2")
+    assert {path.name: path.read_bytes() for path in pictures(run).iterdir()} == shown
+    last = Detection.read(run)
+    assert last is not None and last.source == "one" and {path.name for path in pictures(run).parent.iterdir()} >= {"detection", "detection.json"}
+    assert not [path for path in pictures(run).parent.iterdir() if path.name.startswith(".")]
+    detect(run, other, tmp_path / "o3")
+    assert {path.name: path.read_bytes() for path in pictures(run).iterdir()} != shown

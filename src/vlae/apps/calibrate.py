@@ -1,6 +1,6 @@
 """Calibrate: learn what good parts look like, and set a threshold that keeps a stated rate of false alarms, from good images alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vlae.data.imageset import ImageSet
+from vlae.data.source import LeftOut
 from vlae.engine.calibration import Calibration, check_rate
 from vlae.engine.conformal import outliers
 from vlae.engine.inspect import Numbers, inspect, reference_of, unusable
@@ -22,8 +23,10 @@ Progress = Callable[[int, int], None]
 LEAST = 3
 
 
-def calibrate(run: Run, images: Path | None = None, false_alarms: float | None = None, progress: Progress | None = None) -> Calibration:
-    """Calibrate a run on good images that it was not trained on; the result is kept in the run.
+def calibrate(
+    run: Run, images: Path | None = None, false_alarms: float | None = None, progress: Progress | None = None
+) -> tuple[Calibration, tuple[LeftOut, ...]]:
+    """Calibrate a run on good images that it was not trained on; the result is kept in the run. Beside it, which images were left out.
 
     Args:
         run: a trained run.
@@ -44,20 +47,22 @@ def calibrate(run: Run, images: Path | None = None, false_alarms: float | None =
     weights, model, own = run.fingerprint(), run.model(torch.device("cpu")), run.images()
     with nullcontext(own) if images is None else visitors(run, images) as shown:
         numbers = own.indices("test") if images is None else np.arange(len(shown))
+        others = [LeftOut(shown.names[n], f"it is labelled {shown.labels[n]}", harmless=True) for n in numbers if not good(run, shown.labels[n])]
         numbers = numbers[[good(run, shown.labels[n]) for n in numbers]]
         if images is not None:
             _check_unseen(run, shown, images)
         reference, size = reference_of(run, model, own, progress)
-        left_out = unusable(run, size, shown)
-        numbers = numbers[[n not in left_out for n in numbers.tolist()]]
-        _check_enough(numbers, images or run.folder)
+        unlike = unusable(run, size, shown)
+        left_out = (*others, *(unlike[n] for n in numbers.tolist() if n in unlike), *(shown.left_out if images else ()))
+        numbers = numbers[[n not in unlike for n in numbers.tolist()]]
+        _check_enough(len(numbers), left_out, images or run.folder)
         found = {n: look.score for n, look in inspect(run, model, reference, shown, numbers, progress)}
         scores = [found[n] for n in numbers.tolist()]
         names = tuple(shown.names[n] for n in numbers)
         suspects = tuple(names[n] for n in outliers(np.array(scores)))
         result = Calibration(weights, size, names, tuple(scores), _lots(shown, numbers), false_alarms, suspects)
     result.write(run, reference)
-    return result
+    return result, left_out
 
 
 def _check_unseen(run: Run, shown: ImageSet, images: Path) -> None:
@@ -70,10 +75,12 @@ def _check_unseen(run: Run, shown: ImageSet, images: Path) -> None:
         )
 
 
-def _check_enough(numbers: Numbers, images: Path) -> None:
-    if len(numbers) < LEAST:
+def _check_enough(count: int, left_out: Sequence[LeftOut], images: Path) -> None:
+    if count < LEAST:
         rule = f"It takes at least {LEAST} good images, and 19 to promise 5% of false alarms"
-        raise DataError(f"There are too few good images in {images}", rule=rule, found=len(numbers), do="Give more")
+        lost = "; ".join(f"{left.name}: {left.reason}" for left in left_out[:3])
+        found = f"{count}, and {len(left_out)} left out ({lost})" if left_out else count
+        raise DataError(f"There are too few good images in {images}", rule=rule, found=found, do="Give more")
 
 
 def _lots(shown: ImageSet, numbers: Numbers) -> tuple[str, ...] | None:

@@ -1,7 +1,6 @@
 """Detect: which images are unlike good parts, where, by how many bits and in what."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,13 +10,12 @@ import numpy as np
 import torch
 from sklearn import metrics
 
-from vlae.data.files import disk_errors
 from vlae.data.imageset import ImageSet
 from vlae.data.read import write_png
 from vlae.engine.calibration import Calibration, read_reference
 from vlae.engine.conformal import share
-from vlae.engine.detection import Counted, Detection, Found, pictures
-from vlae.engine.heat import heat, marked, side_by_side
+from vlae.engine.detection import Counted, Detection, Found
+from vlae.engine.heat import RGB, heat, marked, side_by_side
 from vlae.engine.inspect import inspect, unusable
 from vlae.engine.look import Look
 from vlae.engine.memory import keep_freed_memory
@@ -58,7 +56,8 @@ def detect(
     calibration = calibration if false_alarms is None else calibration.asking(false_alarms)
     check_outside(output, images)
     run.check_results()
-    model, reference, promised = run.model(torch.device("cpu")), read_reference(run), calibration.promise
+    model, promised = run.model(torch.device("cpu")), calibration.promise
+    reference = read_reference(run, model, calibration.size)
     with output_folder(output), visitors(run, images) as shown:
         left_out = unusable(run, calibration.size, shown)
         numbers = np.array([n for n in range(len(shown)) if n not in left_out], np.int64)
@@ -76,18 +75,18 @@ def detect(
             one = _found(shown, number, look, promised.threshold)
             found[number] = one
             if (one.alarm or all_maps) and (place := paths[number]) is not None:
-                _draw(output / "maps" / place, shown, number, look, one, promised.threshold)
+                write_png(output / "maps" / place, _picture(shown, number, look, one, promised.threshold), 8)
         seconds = (time.monotonic() - began) / len(numbers)
         every = [found[n] for n in numbers.tolist()]
         _write_lines(output / "detections.jsonl", every)
         highest = sorted(found, key=lambda n: -found[n].score)[:HIGHEST]
-        with disk_errors(pictures(run)):
-            shutil.rmtree(pictures(run), ignore_errors=True)
-        for number, look in inspect(run, model, reference, shown, np.array(highest)):
-            _draw(pictures(run) / f"{highest.index(number):02d}.png", shown, number, look, found[number], promised.threshold)
+        drawn = [
+            (f"{highest.index(number):02d}.png", _picture(shown, number, look, found[number], promised.threshold))
+            for number, look in inspect(run, model, reference, shown, np.array(highest))
+        ]
     alarms, first = sum(f.alarm for f in every), tuple(found[n] for n in highest)
     result = Detection(calibration.weights, images.name, len(every), alarms, promised, seconds, first, _counted(run, every), lost)
-    result.write(run)
+    result.write(run, drawn)
     return result
 
 
@@ -98,9 +97,8 @@ def _found(shown: ImageSet, number: int, look: Look, threshold: float) -> Found:
     return Found(shown.names[number], alarm, look.score / threshold, parts, kinds, look.unlike, shown.labels[number])
 
 
-def _draw(path: Path, shown: ImageSet, number: int, look: Look, found: Found, threshold: float) -> None:
-    pixels = side_by_side([marked(shown.pixels(number), shown.depth, found.regions), heat(look.map, threshold)])
-    write_png(path, pixels, 8)
+def _picture(shown: ImageSet, number: int, look: Look, found: Found, threshold: float) -> RGB:
+    return side_by_side([marked(shown.pixels(number), shown.depth, found.regions), heat(look.map, threshold)])
 
 
 def _write_lines(path: Path, found: Sequence[Found]) -> None:

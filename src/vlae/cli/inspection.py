@@ -27,13 +27,16 @@ def calibrate(
 ) -> None:
     """Learn what good parts look like, and set a threshold that keeps a rate of false alarms."""
     from vlae.apps.calibrate import calibrate as learn
+    from vlae.engine.guests import check_whole
     from vlae.engine.run import Run
 
     with saying("the run is as it was"), counting("Looking") as progress:
-        found = learn(Run.open(run), images, _rate(false_alarms), progress)
-    show({"run": str(run), **asdict(found), "promise": asdict(found.promise), "rates": found.rates()}, as_json, _card(found))
+        found, left_out = learn(Run.open(run), images, _rate(false_alarms), progress)
+    told = {"run": str(run), **asdict(found), "promise": asdict(found.promise), "rates": found.rates()}
+    show({**told, "left_out": [left._asdict() for left in left_out]}, as_json, _card(found))
     if found.suspects:
         note(f"Look at {', '.join(found.suspects[:5])}: they are unlike the other good images, and may be defects. If so, calibrate without them.")
+    check_whole(len(found.names), left_out)
 
 
 @app.command()

@@ -11,14 +11,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vlae.core.vlae import VLAE
 from vlae.data.files import disk_errors
 from vlae.engine.conformal import Promise, promise, rate_above
 from vlae.engine.reference import Reference
-from vlae.engine.run import Run, check_format, restored, save_tensors
+from vlae.engine.run import Run, check_metadata, restored, save_tensors
 from vlae.errors import RunError, SettingError
 
 FILE = "calibration.safetensors"
 _PARTS, _CURVES = ("mean", "deviation", "unit"), ("entropy", "residual", "excess", "gain", "usual", "whitening")
+# No smaller share of false alarms is asked for: it would take more images than anybody has.
+LEAST_RATE = 1e-6
 # Positions of the threshold whose rates are told, as shares of false alarms.
 POSITIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -43,6 +46,12 @@ class Calibration:
     def promise(self) -> Promise:
         """The threshold, and what may be said of it."""
         return promise(np.array(self.scores), self.false_alarms, self.lots)
+
+    @property
+    def _makes_sense(self) -> bool:
+        whole = len(self.scores) == len(self.names) == len(self.names if self.lots is None else self.lots) > 0
+        scores = np.array(self.scores)
+        return whole and bool(np.isfinite(scores).all() and (scores > 0).all()) and LEAST_RATE <= self.false_alarms < 1
 
     def asking(self, false_alarms: float) -> "Calibration":
         """The same with another rate of false alarms.
@@ -88,6 +97,8 @@ class Calibration:
             found = restored(cls, {name: value for name, value in tree.items() if name not in ("format", "promise", "rates")})
         except ValueError:
             raise _damaged(run) from None
+        if not found._makes_sense:
+            raise _damaged(run)
         if found.weights != run.fingerprint():
             rule = "A calibration holds for the weights it was made with"
             raise RunError(f"{run.folder} was trained on since it was calibrated", rule=rule, do=f"Run vlae calibrate {run.folder} GOOD again")
@@ -104,10 +115,11 @@ def check_rate(false_alarms: float) -> None:
     """Refuse a rate of false alarms that is none.
 
     Raises:
-        SettingError: it is not above 0 and below 1.
+        SettingError: it is not at least ``LEAST_RATE`` and below 1.
     """
-    if not 0 < false_alarms < 1:
-        raise SettingError("The rate of false alarms cannot be used", rule="It is a share above 0 and below 100%", found=false_alarms, do="Give 5%")
+    if not LEAST_RATE <= false_alarms < 1:
+        rule = "It is a share of at least one in a million and below 100%"
+        raise SettingError("The rate of false alarms cannot be used", rule=rule, found=false_alarms, do="Give 5%")
 
 
 def _write_reference(run: Run, reference: Reference) -> None:
@@ -117,8 +129,8 @@ def _write_reference(run: Run, reference: Reference) -> None:
     save_tensors(run.folder / FILE, {**tables, **curves}, weights=run.fingerprint())
 
 
-def read_reference(run: Run) -> Reference:
-    """What good parts look like.
+def read_reference(run: Run, model: VLAE, size: tuple[int, int] | None) -> Reference:
+    """What good parts look like to the model of a run; ``size`` is that of the calibration.
 
     Raises:
         RunError: the file is damaged, of other weights or of a newer format.
@@ -127,13 +139,16 @@ def read_reference(run: Run) -> Reference:
     try:
         with safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
-            check_format(path, {"format": int(told["format"])} if told.get("format", "").isdigit() else None)
+            check_metadata(path, told)
             tensors: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}
         if told.get("weights") != run.fingerprint():
             raise _damaged(run)
         parts: dict[str, Any] = {name: tensors[name] for name in _CURVES}
         parts |= {part: {name.partition("/")[2]: t for name, t in tensors.items() if name.startswith(f"{part}/")} for part in _PARTS}
-        return Reference(**parts)
+        found = Reference(**parts)
+        if not found.fits(size, model.code_shape(*(size or (1, 1)))):
+            raise _damaged(run)
+        return found
     except (SafetensorError, OSError, KeyError):
         raise _damaged(run) from None
 

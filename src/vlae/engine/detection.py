@@ -1,9 +1,14 @@
 """What a detection found, as frozen values; its summary is kept in the run, with pictures of the images that are the most unlike good parts."""
 
+import shutil
+import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from vlae.data.files import disk_errors
+from vlae.data.read import Pixels, write_png
 from vlae.data.source import LeftOut
 from vlae.engine.conformal import Promise
 from vlae.engine.regions import Region
@@ -62,8 +67,19 @@ class Detection:
 
     name = "detection"
 
-    def write(self, run: Run) -> None:
-        """Write it into the run."""
+    def write(self, run: Run, drawn: Iterable[tuple[str, Pixels]] = ()) -> None:
+        """Write it into the run, with the pictures of ``highest`` by their names.
+
+        Whatever stops it, no picture stands beside what was found in another image.
+        """
+        folder = pictures(run)
+        with disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as new:
+            for name, pixels in drawn:
+                write_png(Path(new) / "drawn" / name, pixels, 8)
+            (folder.parent / f"{self.name}.json").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            if (Path(new) / "drawn").is_dir():
+                (Path(new) / "drawn").replace(folder)
         run.write_result(self.name, asdict(self))
 
     @classmethod

@@ -10,11 +10,12 @@ from torch import Tensor
 from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
 from vlae.data.source import LeftOut
-from vlae.engine.evidence import evidence
+from vlae.engine.evidence import Evidence, evidence
 from vlae.engine.look import Look, look
 from vlae.engine.measure import groups, placed
 from vlae.engine.reference import LEAST_IMAGES, MOST_PIXELS, Reference, fitted
 from vlae.engine.run import Run
+from vlae.errors import RunError
 
 Numbers = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -33,7 +34,11 @@ class Looked(NamedTuple):
 
 
 def reference_of(run: Run, model: VLAE, images: ImageSet, progress: Progress | None = None) -> tuple[Reference, tuple[int, int] | None]:
-    """What the images look like that a run was trained on and chosen by, and their size where their places are told apart."""
+    """What the images look like that a run was trained on and chosen by, and their size where their places are told apart.
+
+    Raises:
+        RunError: the model finds no finite evidence in them.
+    """
     own = np.sort(np.concatenate([images.indices("train"), images.indices("validation")]))
     sizes = {tuple(size) for size in images.sizes[own].tolist()}
     size = sizes.pop() if len(sizes) == 1 and len(own) >= LEAST_IMAGES else None
@@ -44,10 +49,17 @@ def reference_of(run: Run, model: VLAE, images: ImageSet, progress: Progress | N
     for group in groups(images, numbers, run.settings.train.seed):
         x = placed(group.x, model)
         found.append(evidence(model, x if x.shape[2] * x.shape[3] <= MOST_PIXELS else _middle(x)))
+        _check_finite(run, found[-1])
         done += len(x)
         if progress:
             progress(done, len(numbers))
     return fitted(found, by_place=size is not None), size
+
+
+def _check_finite(run: Run, e: Evidence) -> None:
+    if not all(bool(t.isfinite().all()) for t in (e.pixels.surprise, e.pixels.entropy, e.pixels.variance, e.code.by_place, e.code.bits)):
+        what, rule = f"To the model of {run.folder} its own images have no likelihood", "Its weights are damaged, or its training went astray"
+        raise RunError(what, rule=rule, do="Restore the folder or train again")
 
 
 def _few(images: ImageSet, numbers: Numbers) -> Numbers:

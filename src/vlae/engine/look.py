@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vlae.core.encoder import VectorEncoder
 from vlae.core.vlae import VLAE
 from vlae.engine.evidence import Evidence, evidence
 from vlae.engine.reference import MOST_PIXELS, Reference
@@ -42,7 +43,7 @@ class Look(NamedTuple):
 @torch.no_grad()
 def look(model: VLAE, reference: Reference, x: Tensor) -> Iterator[Look]:
     """Look at images of one size, (B, C, H, W), one after the other."""
-    if x.shape[2] * x.shape[3] <= MOST_PIXELS or model.code_shape(*x.shape[2:])[1:] == ():
+    if x.shape[2] * x.shape[3] <= MOST_PIXELS or isinstance(model.encoder, VectorEncoder):
         yield from _looks(reference, evidence(model, x))
         return
     for one in x.split(1):

@@ -66,6 +66,25 @@ class Reference:
     whitening: Float[Tensor, "h w K K"]
     """what makes the deviation from it standard normal"""
 
+    def fits(self, size: tuple[int, int] | None, code: tuple[int, ...]) -> bool:
+        """Whether it can be that of images of this size (None where places are not told apart) and a code of this shape, (0,) without one.
+
+        A file that was read may hold anything; of what is no number no evidence would ever be told.
+        """
+        channels, *places = code if len(code) == 3 else (code[0], 1, 1) if code[0] else (1, 0, 0)
+        layout = (("layout prior", "layout place") if size else ("layout prior",)) if code[0] else ()
+        tables = {**{f"texture {side}": size or () for side in SIDES}, **{name: tuple(places) if size else () for name in layout}}
+        usual = (channels, *places) if size else (0, 0, 0)
+        curves, above_zero = (self.entropy, self.residual, self.excess), (*self.deviation.values(), *self.unit.values(), self.excess, self.gain[1:])
+        return (
+            {tuple(t.shape) for t in curves} == {(self.entropy.numel(),)} != {(0,)}
+            and (self.gain.shape, self.usual.shape, self.whitening.shape) == ((2,), usual, (*usual[1:], usual[0], usual[0]))
+            and all({name: tuple(t.shape) for name, t in part.items()} == tables for part in (self.mean, self.deviation))
+            and {name: tuple(t.shape) for name, t in self.unit.items()} == dict.fromkeys(tables, ())
+            and all(bool(t.isfinite().all()) for t in (*curves, self.gain, self.usual, self.whitening, *self.mean.values(), *above_zero))
+            and all(bool((t > 0).all()) for t in above_zero)
+        )
+
     def pixels(self, e: PixelEvidence) -> PixelStrengths:
         """How strong the evidence in pixels is against that in good parts."""
         bits, variance = self._corrected(e)
@@ -155,7 +174,8 @@ def _usual(z: Float[Tensor, "n K h w"]) -> tuple[Tensor, Tensor]:
     share = n / (n + LEAST_IMAGES)
     common = covariance.diagonal(dim1=2, dim2=3).mean((0, 1)).clamp_min(1e-9)
     drawn = share * covariance + (1 - share) * common.diag()
-    return mean, torch.linalg.inv(torch.linalg.cholesky(drawn))
+    # In the order of memory that a file gives back: in another one the last bit of a score would be another.
+    return mean, torch.linalg.inv(torch.linalg.cholesky(drawn)).contiguous()
 
 
 def _residuals(found: Sequence[PixelEvidence]) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -76,7 +77,7 @@ class Run:
             check_format(folder / "config.yaml", tree)
             check_format(folder / "images.json", images)
             return cls(folder, validated(tree), ImageFacts.model_validate(images["facts"]))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, SettingError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError, SettingError) as error:
             raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
 
     def images(self) -> ImageSet:
@@ -255,6 +256,16 @@ def check_format(path: Path, tree: Any) -> None:
         )
 
 
+def check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """The same for a file of tensors, whose metadata are words.
+
+    Raises:
+        RunError: as ``check_format``.
+    """
+    told = metadata.get("format", "")
+    check_format(path, {"format": int(told)} if re.fullmatch("[0-9]{1,9}", told) else None)
+
+
 def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> dict[str, str]:
     """Copy the tensors of a safetensors file into tensors of the same names and shapes; its metadata is returned.
 
@@ -265,7 +276,7 @@ def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            check_format(path, {"format": int(metadata["format"])} if metadata.get("format", "").isdigit() else None)
+            check_metadata(path, metadata)
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             if shapes != {name: tuple(t.shape) for name, t in into.items()}:
                 raise RunError(f"{path} holds another model", rule="Weights fit the run's config.yaml", do="Restore the folder or train again")
@@ -302,7 +313,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged", found=str(error), do="Run the command that wrote it again") from None
 
 
