@@ -20,6 +20,7 @@ from vlae.engine.calibration import Calibration, read_reference
 from vlae.engine.conformal import promise
 from vlae.engine.detection import Detection, pictures
 from vlae.engine.run import Run, save_tensors
+from vlae.errors import DiskError
 
 SIZE = (16, 20)
 GRID = [word for word in TINY if not word.startswith(("keep.dims", "model.hidden", "train.steps"))]
@@ -222,7 +223,7 @@ HOSTILE = {
     "no bins": {"entropy": torch.empty(0), "residual": torch.empty(0), "excess": torch.empty(0)},
     "a scalar": {"entropy": torch.tensor(1.0)},
     "other places": {"usual": torch.zeros(3, 3, 3)},
-    "no gain": {"gain": torch.zeros(0)},
+    "no gain": {"gain": torch.tensor(1.0)},
 }
 
 
@@ -293,3 +294,15 @@ def test_an_interrupt_leaves_no_picture_beside_another_image(run: Run, tmp_path:
     assert not [path for path in pictures(run).parent.iterdir() if path.name.startswith(".")]
     detect(run, other, tmp_path / "o3")
     assert {path.name: path.read_bytes() for path in pictures(run).iterdir()} != shown
+
+
+def test_a_full_disk_costs_no_calibration(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, images = Calibration.read(run), folder(tmp_path / "good", range(1400, 1406))
+
+    def full(*args: object, **more: object) -> None:
+        raise DiskError("There is no room")
+
+    monkeypatch.setattr("vlae.engine.calibration.save_tensors", full)
+    with pytest.raises(DiskError):
+        calibrate(run, images)
+    assert Calibration.read(run) == before

@@ -184,5 +184,5 @@ def test_another_process_waits_for_the_run_of_the_first(tmp_path: Path, monkeypa
 def test_exit_codes_are_as_promised() -> None:
     codes = {kind.__name__: kind.exit_code for kind in VlaeError.__subclasses__()}
     promised = {"SettingError": 2, "DataError": 3, "RunError": 4, "DeviceError": 5, "DiskError": 6, "TrainingError": 7, "PartialResult": 8}
-    promised["ArchiveError"] = 9
+    promised |= {"ArchiveError": 9, "ContractError": 10}
     assert codes == promised and VlaeError.exit_code == 1

@@ -22,7 +22,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 def gradients(loss, terms):
-    return torch.autograd.grad(loss, list(terms))
+    return torch.autograd.grad(loss, list(terms[:3]))
 
 
 @each_shape
@@ -79,7 +79,7 @@ def test_some_groups_lie_below_the_floor_and_some_above():
 def test_free_bits_of_a_spread_batch_are_those_of_the_whole():
     """Two processes with half the batch each: the average of their losses and of their gradients is that of one with all."""
     whole = some_terms((7,))
-    halves = [Terms(*(part[at] for part in whole)) for at in (slice(0, 3), slice(3, 6))]
+    halves = [Terms(*(part[at] for part in whole[:3])) for at in (slice(0, 3), slice(3, 6))]
     both = torch.stack([half.kl_by_group.mean(0) for half in halves]).mean(0).detach()
     spread = sum(free_bits(half, 0.5, mean=lambda _: both) for half in halves) / 2
     torch.testing.assert_close(spread, free_bits(whole, 0.5))

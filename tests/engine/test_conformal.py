@@ -37,7 +37,7 @@ def test_a_new_lot_keeps_the_rate_where_images_of_one_lot_are_alike():
 
 def test_too_few_images_promise_what_they_can_and_say_how_many_it_takes():
     few = promise(np.arange(9.0), 0.05)
-    assert not few.kept and few.rate == pytest.approx(0.1) and few.threshold == 8.0 and few.needed == 19
+    assert not few.kept and few.rate == pytest.approx(0.1) and few.threshold == pytest.approx(8.0, rel=1e-4) and few.needed == 19
     assert promise(np.arange(19.0), 0.05).kept
     by_lot = promise(np.arange(40.0), 0.05, ["a"] * 20 + ["b"] * 20)
     assert not by_lot.kept and by_lot.rate == pytest.approx(1 / 3) and by_lot.needed == 19 and by_lot.n_lots == 2
@@ -51,7 +51,7 @@ def test_one_image_a_lot_is_the_same_as_no_lots():
 
 
 def test_equal_scores_raise_no_alarm():
-    assert promise(np.ones(30), 0.05).threshold == 1.0
+    assert (np.ones(30) * (1 + 1e-6) <= promise(np.ones(30), 0.05).threshold).all()
 
 
 def test_a_moved_threshold_tells_its_rate():

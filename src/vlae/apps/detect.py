@@ -92,7 +92,7 @@ def detect(
 
 def _found(shown: ImageSet, number: int, look: Look, threshold: float) -> Found:
     kinds = {kind: value / threshold for kind, value in zip(KINDS, look.kinds, strict=False)}
-    alarm = look.score > threshold
+    alarm = not look.score <= threshold  # what is no number is no good part either
     parts = tuple(regions(look, threshold)[:MOST]) if alarm else ()
     return Found(shown.names[number], alarm, look.score / threshold, parts, kinds, look.unlike, shown.labels[number])
 

@@ -12,7 +12,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vlae.core.vlae import VLAE
-from vlae.data.files import disk_errors
 from vlae.engine.conformal import Promise, promise, rate_above
 from vlae.engine.reference import Reference
 from vlae.engine.run import Run, check_metadata, restored, save_tensors
@@ -75,9 +74,7 @@ class Calibration:
 
     def write(self, run: Run, reference: Reference) -> None:
         """Write it into the run, with the reference that the scores were made with."""
-        # The scores of one reference must never stand beside another one.
-        with disk_errors(run.folder):
-            (run.folder / "results" / "calibration.json").unlink(missing_ok=True)
+        # The reference follows from the run alone: whatever stops this between the two, the scores that are there fit it, old or new.
         _write_reference(run, reference)
         run.write_result("calibration", {**asdict(self), "promise": asdict(self.promise), "rates": self.rates()})
 

@@ -14,6 +14,10 @@ from scipy import stats
 Scores = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
+ROUNDING = 1e-5
+"""by how much, relatively, a score may come out otherwise in another batch"""
+# With fewer scores none can be told to lie far from the others.
+FEWEST = 12
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def promise(scores: Scores, asked: float, lots: Sequence[str] | None = None) -> 
     each of K lots has the weight ``1 / (K + 1)``, shared by its images, and the rest lies at infinity (Lee, Barber, Willett 2023,
     arXiv:2306.06342, hierarchical conformal prediction).
 
-    >>> promise(np.arange(1.0, 100.0), 0.05).threshold
+    >>> round(promise(np.arange(1.0, 100.0), 0.05).threshold, 2)
     95.0
     """
     weights, groups = _weights(len(scores), lots)
@@ -54,8 +58,8 @@ def promise(scores: Scores, asked: float, lots: Sequence[str] | None = None) -> 
     reached = np.cumsum(weights[order])
     enough = np.flatnonzero(reached >= 1 - asked - 1e-9)
     at = int(enough[0]) if len(enough) else len(scores) - 1
-    # Of equal scores the last counts: none of them is above the threshold.
-    threshold = float(scores[order[at]])
+    # Of equal scores the last counts; and the last bits of a score depend on what is computed beside it: neither is above the threshold.
+    threshold = float(scores[order[at]] + ROUNDING * abs(scores[order[at]]))
     rate = asked if len(enough) else 1 / (groups + 1)
     return Promise(threshold, asked, rate, len(scores), None if lots is None else groups, needed)
 
@@ -98,13 +102,15 @@ def outliers(scores: Scores, beyond: float = 6.0) -> npt.NDArray[np.int64]:
 
     The median and the median absolute deviation are not moved by a few defects among good images (Rousseeuw and Croux 1993).
 
-    >>> outliers(np.array([1.0, 1.1, 0.9, 1.05, 0.95, 9.0])).tolist()
-    [5]
+    >>> outliers(np.append(np.linspace(0.9, 1.1, 20), 9.0)).tolist()
+    [20]
     """
+    if len(scores) < FEWEST:
+        return np.empty(0, np.int64)
     logs = np.log(np.maximum(scores, 1e-12))
     middle = np.median(logs)
     spread = 1.4826 * np.median(np.abs(logs - middle))
-    return np.flatnonzero(logs > middle + beyond * max(spread, 1e-3))
+    return np.flatnonzero(logs > middle + beyond * max(spread, 0.05))
 
 
 def _weights(n: int, lots: Sequence[str] | None) -> tuple[Scores, int]:

@@ -252,7 +252,12 @@ def query(index: Index, image: str, encoder: Encoder | None) -> Query:
         return Query(image, some_of(index.codes, [number]), (height, width), lambda: index.picture(number), number)
     if not Path(image).is_file():
         rule = f"An image is a file, or the name of an image of {index.source}"
-        raise DataError(f"{image} does not exist", rule=rule, found=f"names such as {index.names[0]}", do="Check the path")
+        raise DataError(
+            f"{image} {'is a folder' if Path(image).is_dir() else 'does not exist'}",
+            rule=rule,
+            found=f"names such as {index.names[0]}",
+            do="Check the path",
+        )
     if encoder is None:
         rule = "An archive holds the decoder alone, and a file has to be encoded"
         raise SettingError(f"{image} cannot be compared with {index.source}", rule=rule, do="Give the run that it was made with by --run")

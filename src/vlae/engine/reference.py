@@ -1,6 +1,6 @@
 """What good parts look like to a model: how strong evidence usually is on them, so that the same number means the same on every image.
 
-B images, H and W height and width, h and w places of a grid code, S statistics.
+B images, H and W height and width, h and w places of a grid code, K channels of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -75,7 +75,8 @@ class Reference:
         layout = (("layout prior", "layout place") if size else ("layout prior",)) if code[0] else ()
         tables = {**{f"texture {side}": size or () for side in SIDES}, **{name: tuple(places) if size else () for name in layout}}
         usual = (channels, *places) if size else (0, 0, 0)
-        curves, above_zero = (self.entropy, self.residual, self.excess), (*self.deviation.values(), *self.unit.values(), self.excess, self.gain[1:])
+        curves = self.entropy, self.residual, self.excess
+        above_zero = *self.deviation.values(), *self.unit.values(), self.excess, self.gain.flatten()[1:]
         return (
             {tuple(t.shape) for t in curves} == {(self.entropy.numel(),)} != {(0,)}
             and (self.gain.shape, self.usual.shape, self.whitening.shape) == ((2,), usual, (*usual[1:], usual[0], usual[0]))

@@ -33,7 +33,7 @@ class Region:
 
 def regions(look: Look, threshold: float) -> list[Region]:
     """The regions above a threshold, the strongest first; pixels that touch at a side or a corner belong together."""
-    labels, count = ndimage.label(look.map > threshold, structure=np.ones((3, 3), int))
+    labels, count = ndimage.label(look.map > np.float64(threshold), structure=np.ones((3, 3), int))
     boxes = ndimage.find_objects(labels)
     found = [_region(look, box, labels[box] == n, threshold) for n, box in enumerate(boxes, start=1) if box is not None]
     assert len(found) == count

@@ -38,6 +38,7 @@ class VLAEDetector(Modelled):
     ``fit`` takes good images alone. Without a run it divides them: most train a model and tell how good images look to it, and the others, which the
     model has not seen, calibrate the threshold: a fifth, or as many as the promise takes, but no more than half. With a run nothing is trained: how
     good images look is learned from the run's own images, and all of X calibrates. (Of a run without its images, X is divided as well.)
+    Images with the same pixels count once.
 
     X is as for ``VLAEEncoder``; a higher score is more abnormal, a positive decision is an alarm, and ``predict`` says 1 for it and 0 for a good
     image. That is as in PyOD, and the other way round than in scikit-learn's ``OutlierMixin`` (-1 for an outlier): whoever inspects expects defects
@@ -94,7 +95,7 @@ class VLAEDetector(Modelled):
         if not (isinstance(self.false_alarms, Real) and 0 < self.false_alarms < 1):
             raise ValueError(f"false_alarms must be a share above 0 and below 1. Got {self.false_alarms!r}.")
         rows, shape = self._rows(X, LEAST)
-        names = _checked(lots, rows)
+        rows, names = _once(rows, _checked(lots, rows))
         own = None if self.run is None else _own(vlae._run(self.run))
         every = np.arange(len(rows))
         seen, unseen = (every[:0], every) if own else self._divided(len(rows), names)
@@ -176,6 +177,14 @@ def _checked(lots: Sequence[Any] | None, rows: Array) -> Array | None:
     if missing := [n for n, lot in enumerate(lots) if lot is None or lot != lot]:  # NaN is what tables have for nothing
         raise ValueError(f"A promise about new lots needs the lot of every image; {len(missing)} have none, the first is image {missing[0]}.")
     return np.array([str(lot) for lot in lots])
+
+
+def _once(rows: Array, lots: Array | None) -> tuple[Array, Array | None]:
+    """Images with the same pixels count once, as they do in a folder: else a copy would calibrate what its twin has taught."""
+    first = np.sort(np.unique(rows, axis=0, return_index=True)[1])
+    if len(first) < LEAST:
+        raise ValueError(f"It takes at least {LEAST} images that are not the same; got {len(first)}, n_samples = {len(rows)}.")
+    return rows[first], None if lots is None else lots[first]
 
 
 def _check_unseen(own: ImageSet, levels: Array) -> None:
