@@ -109,7 +109,9 @@ def train(run: Run, watch: Watch) -> str:
     trainer = Trainer(run, run.images(), watch)
     trainer.start()
     with stop_signal() as stopped:
-        return trainer.train(stopped)
+        why = trainer.train(stopped)
+    trainer.leave()
+    return why
 
 
 def resume(folder: Path, overrides: Sequence[str]) -> Run:

@@ -135,6 +135,12 @@ class Trainer:
                 saved = time.monotonic()
         return self._end("done")
 
+    def leave(self) -> None:
+        """End together: a process that went first would break the connections of the others."""
+        if torch.distributed.is_initialized():
+            self.fabric.barrier()
+            torch.distributed.destroy_process_group()
+
     def _end(self, why: str) -> str:
         # Saved first: a validation out of turn must not decide what a resumed training takes for its best.
         self.save()
