@@ -306,3 +306,10 @@ def test_a_full_disk_costs_no_calibration(run: Run, tmp_path: Path, monkeypatch:
     with pytest.raises(DiskError):
         calibrate(run, images)
     assert Calibration.read(run) == before
+
+
+def test_an_alarm_without_a_region_is_told_as_what_it_is() -> None:
+    from vlae.cli.inspection import _words
+    from vlae.engine.detection import Found
+
+    assert "no likelihood" in _words(Found("a.png", True, float("nan"), (), {}, None, None))

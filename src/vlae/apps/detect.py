@@ -12,11 +12,12 @@ from sklearn import metrics
 
 from vlae.data.imageset import ImageSet
 from vlae.data.read import write_png
+from vlae.data.source import LeftOut
 from vlae.engine.calibration import Calibration, read_reference
 from vlae.engine.conformal import share
 from vlae.engine.detection import Counted, Detection, Found
 from vlae.engine.heat import RGB, heat, marked, side_by_side
-from vlae.engine.inspect import inspect, unusable
+from vlae.engine.inspect import Numbers, inspect, unusable
 from vlae.engine.look import Look
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.places import places
@@ -59,16 +60,7 @@ def detect(
     model, promised = run.model(torch.device("cpu")), calibration.promise
     reference = read_reference(run, model, calibration.size)
     with output_folder(output), visitors(run, images) as shown:
-        left_out = unusable(run, calibration.size, shown)
-        numbers = np.array([n for n in range(len(shown)) if n not in left_out], np.int64)
-        lost = (*shown.left_out, *left_out.values())
-        if not len(numbers):
-            raise DataError(
-                f"No image of {images} can be compared with good parts",
-                rule="They have the size of the good parts",
-                found=lost[0].reason,
-                do="Give others",
-            )
+        numbers, lost = _comparable(run, calibration, shown, images)
         paths = dict(zip(numbers.tolist(), places([shown.names[n] for n in numbers]), strict=True))
         began, found = time.monotonic(), {}
         for number, look in inspect(run, model, reference, shown, numbers, progress):
@@ -88,6 +80,20 @@ def detect(
     result = Detection(calibration.weights, images.name, len(every), alarms, promised, seconds, first, _counted(run, every), lost)
     result.write(run, drawn)
     return result
+
+
+def _comparable(run: Run, calibration: Calibration, shown: ImageSet, images: Path) -> tuple[Numbers, tuple[LeftOut, ...]]:
+    """The numbers of the images that can be compared with good parts, and what is left out.
+
+    Raises:
+        DataError: none can.
+    """
+    left_out = unusable(run, calibration.size, shown)
+    numbers, lost = np.array([n for n in range(len(shown)) if n not in left_out], np.int64), (*shown.left_out, *left_out.values())
+    if not len(numbers):
+        what, rule = f"No image of {images} can be compared with good parts", "They have the size of the good parts"
+        raise DataError(what, rule=rule, found=lost[0].reason, do="Give others")
+    return numbers, lost
 
 
 def _found(shown: ImageSet, number: int, look: Look, threshold: float) -> Found:

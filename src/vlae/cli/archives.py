@@ -26,7 +26,7 @@ def compress(
     as_json: Json = False,
 ) -> None:
     """Write images into an archive, from which every pixel comes back on any machine. The same command goes on with what was interrupted."""
-    _need_archive()
+    need_archive()
     from vlae.apps.compress import compress as write
     from vlae.engine.guests import check_whole
     from vlae.engine.run import Run
@@ -46,7 +46,7 @@ def decompress(
     as_json: Json = False,
 ) -> None:
     """Give every image of an archive back, bit for bit, as PNG."""
-    _need_archive()
+    need_archive()
     from vlae.apps.decompress import decompress as give_back
     from vlae.archive.archive import Archive
 
@@ -60,7 +60,7 @@ def decompress(
 @app.command()
 def verify(archive: ArchiveFolder, processes: Processes = None, as_json: Json = False) -> None:
     """Decode every image of an archive and compare its pixels with what was stored."""
-    _need_archive()
+    need_archive()
     from vlae.archive.archive import Archive
     from vlae.engine.verify import verify as check
 
@@ -79,7 +79,7 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Draw the images of an archive from their codes alone: what the code keeps is right, the rest is made up."""
-    _need_archive()
+    need_archive()
     from vlae.apps.preview import preview as draw
     from vlae.archive.archive import Archive
 
@@ -94,7 +94,7 @@ def preview(
 @app.command()
 def info(archive: ArchiveFolder, as_json: Json = False) -> None:
     """Tell what an archive holds, and what it saves."""
-    _need_archive()
+    need_archive()
     from vlae.apps.info import info as examine
     from vlae.archive.archive import Archive
 
@@ -104,7 +104,7 @@ def info(archive: ArchiveFolder, as_json: Json = False) -> None:
     _check_undamaged(found.images, found.damaged)
 
 
-def _need_archive() -> None:
+def need_archive() -> None:
     """Tell of the extra that archives need, where it is missing."""
     from importlib.util import find_spec
 

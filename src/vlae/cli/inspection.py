@@ -97,6 +97,8 @@ def _detection_text(d: Any, output: Path) -> str:
 
 def _words(f: Any) -> str:
     """What speaks against an image, and where."""
+    if not f.regions:
+        return "the model finds no likelihood for it"
     first = f.regions[0]
     others = len(f.regions) - 1
     more = f", {others} more region{'s' * (others > 1)}" if others else ""

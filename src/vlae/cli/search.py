@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vlae.cli.archives import _need_archive
+from vlae.cli.archives import need_archive
 from vlae.cli.options import Device, Json, RunFolder, app
 from vlae.cli.say import counting, show
 from vlae.errors import SettingError
@@ -98,7 +98,7 @@ def compare(
 def _need(source: Path) -> None:
     """Tell of the extra that archives need, where the source is one."""
     if not (source / "config.yaml").exists() and (source / "parts").is_dir():
-        _need_archive()
+        need_archive()
 
 
 def _region(written: str | None) -> Any:
