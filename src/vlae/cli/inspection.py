@@ -35,7 +35,7 @@ def calibrate(
     told = {"run": str(run), **asdict(found), "promise": asdict(found.promise), "rates": found.rates()}
     show({**told, "left_out": [left._asdict() for left in left_out]}, as_json, _card(found))
     if found.suspects:
-        note(f"Look at {', '.join(found.suspects[:5])}: they are unlike the other good images, and may be defects. If so, calibrate without them.")
+        note(f"Look at {', '.join(found.suspects[:5])}: unlike the other good images, so perhaps a defect. If it is one, calibrate without it.")
     check_whole(len(found.names), left_out)
 
 

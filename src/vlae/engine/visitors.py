@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vlae.data import cache
 from vlae.data.files import disk_errors
+from vlae.data.foreign import files_of
 from vlae.data.imageset import ImageSet
 from vlae.data.settings import DataSettings
 from vlae.data.spool import Progress
 from vlae.engine.run import Run
-from vlae.errors import DataError
 
 GOOD = ("good", "ok", "normal", "free")
 """labels that say that an image is good"""
@@ -28,8 +28,7 @@ def visitors(run: Run, images: Path, progress: Progress | None = None) -> Iterat
         DataError: there are none that can be used.
         DiskError: there is no room to decode them.
     """
-    if not images.exists():
-        raise DataError(f"{images} does not exist", rule="Give an image or a folder of images", do="Check the path")
+    files_of(images)  # tells whether there are any, in words of this command
     with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="vlae-") as held:
         folder = images
         if images.is_file() and images.suffix.lower() != ".npz":
