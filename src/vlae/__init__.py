@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from vlae.archive.archive import Archive
     from vlae.core.vlae import VLAE
-    from vlae.engine.run import Run
     from vlae.estimators import VLAEDetector as VLAEDetector
     from vlae.estimators import VLAEEncoder as VLAEEncoder
 
@@ -27,7 +26,9 @@ def load(model: str | Path) -> "VLAE":
     """
     import torch
 
-    return _run(model).model(torch.device("cpu"))
+    from vlae.engine.run import Run
+
+    return Run.find(model).model(torch.device("cpu"))
 
 
 def compress(images: "Mapping[str, np.ndarray[Any, Any]]", model: str | Path) -> bytes:
@@ -42,8 +43,9 @@ def compress(images: "Mapping[str, np.ndarray[Any, Any]]", model: str | Path) ->
         RunError: there is no such model, or it has no integer twin.
     """
     from vlae.apps.compress import compress_arrays
+    from vlae.engine.run import Run
 
-    return compress_arrays(_run(model), images)
+    return compress_arrays(Run.find(model), images)
 
 
 def open_archive(archive: str | Path | bytes) -> "Archive":
@@ -55,13 +57,6 @@ def open_archive(archive: str | Path | bytes) -> "Archive":
     from vlae.archive.archive import Archive
 
     return Archive.of(archive) if isinstance(archive, bytes) else Archive.open(Path(archive))
-
-
-def _run(model: str | Path) -> "Run":
-    from vlae.engine.run import Run
-
-    zoo = Path(__file__).parents[2] / "zoo" / model
-    return Run.open(zoo if not Path(model).is_dir() and zoo.is_dir() else Path(model))
 
 
 def __getattr__(name: str) -> Any:

@@ -186,3 +186,26 @@ def test_exit_codes_are_as_promised() -> None:
     promised = {"SettingError": 2, "DataError": 3, "RunError": 4, "DeviceError": 5, "DiskError": 6, "TrainingError": 7, "PartialResult": 8}
     promised |= {"ArchiveError": 9, "ContractError": 10}
     assert codes == promised and VlaeError.exit_code == 1
+
+
+def test_a_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None:
+    images = good(tmp_path / "images")
+    assert vlae("train", images, "-o", tmp_path / "first", *TINY)[0] == 0
+    code, said = vlae("train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", "train.steps=1", "train.learning_rate=1e-30")
+    assert code == 0, said
+    first, following = (Run.open(tmp_path / name) for name in ("first", "next"))
+    assert (following.settings.keep, following.settings.model) == (first.settings.keep, first.settings.model)
+    weights = [dict(run.model(torch.device("cpu")).state_dict()) for run in (first, following)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert vlae("train", "--resume", tmp_path / "next")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "word, told",
+    [("keep.window=r1", "keep.window is r1"), ("data.size=[9,9]", "of the same kind"), ("train.start=nowhere", "is not a run")],
+)
+def test_a_training_starts_from_nothing_that_is_unlike(tmp_path: Path, word: str, told: str) -> None:
+    images = good(tmp_path / "images")
+    assert vlae("train", images, "-o", tmp_path / "first", *TINY)[0] == 0
+    code, said = vlae("train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", word)
+    assert code in (2, 4) and told in said and "Traceback" not in said and not (tmp_path / "next").exists()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlae.data.batches import binarise_dynamic, crops, stack
+from vlae.data.batches import binarise_dynamic, crops, moved, stack
 from vlae.data.imageset import ImageSet
 
 
@@ -93,3 +93,23 @@ def test_dynamic_bits_have_the_exact_probabilities():
     p = values / 255
     assert (np.abs(ones - n * p) <= 5 * np.sqrt(n * p * (1 - p))).all()
     assert ones[0] == 0 and ones[-1] == n
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 3), st.booleans(), st.integers(0, 2**32))
+def test_moved_images_show_the_same_a_little_aside(shift, mirror, seed):
+    pixels = np.stack([ramp(9, 8, 2, number).transpose(2, 0, 1) for number in range(5)])
+    out = moved(pixels, shift, mirror, np.random.default_rng(seed))
+    assert out.shape == pixels.shape and out.dtype == pixels.dtype
+    around = np.pad(pixels, ((0, 0), (0, 0), (shift, shift), (shift, shift)), mode="edge")
+    places = [(i, j) for i in range(2 * shift + 1) for j in range(2 * shift + 1)]
+    for image, whole in zip(out, around, strict=True):
+        seen = [whole[:, i : i + 9, j : j + 8] for i, j in places]
+        assert any(np.array_equal(image, one) or (mirror and np.array_equal(image, one[:, :, ::-1])) for one in seen)
+
+
+def test_every_move_is_as_likely():
+    pixels = np.broadcast_to(ramp(7, 7, 1, 0).transpose(2, 0, 1), (9000, 1, 7, 7))
+    out = moved(pixels, 1, True, np.random.default_rng(0))[:, 0, 3, [2, 3, 4]]
+    moves, counts = np.unique(out, axis=0, return_counts=True)
+    assert len(moves) == 18 and np.abs(counts - 500).max() < 6 * np.sqrt(500)

@@ -15,7 +15,7 @@ from vlae.core.estimate import Estimate, importance_sampled
 from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import CODE, normal
-from vlae.engine.device import find_device
+from vlae.engine.device import arithmetic, find_device
 from vlae.engine.measure import PIXELS_AT_ONCE, Cost, Group, chosen, costs, decode, groups, joined, placed
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.results import Evaluation
@@ -63,7 +63,9 @@ def evaluate(
     total = Total(cost.distortion + cost.rate)
     if samples > 1:
         log = Log(run.folder / "results" / f"likelihood-{split}-{samples}.jsonl", weights)
-        total = _importance(log, model, images, numbers, seed, samples, progress)
+        # Its thousands of decodings are done in the arithmetic of the training: every pixel still has a distribution that sums to one.
+        with arithmetic(run.settings.train.precision, next(model.parameters()).device):
+            total = _importance(log, model, images, numbers, seed, samples, progress)
     result = _evaluation(run, weights, images, split, limit, cost, total, _similarities(model, images, cost.numbers, seed))
     _write_per_image(run, images, split, cost, total.nll)
     result.write(run)
@@ -195,7 +197,7 @@ def _protocol(run: Run, split: str, count: int, samples: int) -> str:
     facts, data = run.facts, run.settings.data
     pixels = {1: "1-bit", 8: "8-bit", 16: "16-bit"}[facts.depth]
     binarised = {"none": "", "static": ", binarised once at half", "dynamic": ", each binarised at random once"}[data.binarise]
-    how = "bound (one sample)" if samples == 1 else f"importance-sampled, K = {samples}"
+    how = "bound (one sample)" if samples == 1 else f"importance-sampled, K = {samples}, {run.settings.train.precision}"
     if run.settings.keep.code == "none":
         how = "exact likelihood"
     return f"{how}; {count} {split} images, {pixels}{binarised}; averaged weights; standard errors over images"

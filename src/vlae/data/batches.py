@@ -36,6 +36,23 @@ def stack(images: ImageSet, indices: Indices) -> Pixels:
     return out
 
 
+def moved(pixels: Pixels, shift: int, mirror: bool, rng: np.random.Generator) -> Pixels:
+    """Images (n, c, h, w), each moved at random by up to ``shift`` pixels down or up and to a side, the edge repeated behind it; and, with
+    ``mirror``, each second one on average mirrored left and right.
+
+    >>> moved(np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3), 1, False, np.random.default_rng(2))[0, 0].tolist()
+    [[1, 2, 2], [1, 2, 2]]
+    """
+    n, _, height, width = pixels.shape
+    moves = rng.integers(-shift, shift, (n, 2), endpoint=True)
+    turned = rng.integers(0, 2, (n, 1)) * mirror > 0
+    rows = np.clip(np.arange(height) - moves[:, :1], 0, height - 1)
+    columns = np.clip(np.arange(width) - moves[:, 1:], 0, width - 1)
+    columns = np.where(turned, width - 1 - columns, columns)
+    out: Pixels = pixels[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+    return out
+
+
 def binarise_dynamic(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draw 1-bit images from 8-bit ones, each value v becoming 1 with the exact probability v / 255.
 

@@ -17,7 +17,7 @@ from vlae.engine.settings import Settings
 from vlae.errors import DataError, SettingError
 
 # Streams of random numbers that must not meet.
-ORDER, CROPS, DYNAMIC, CODE, PIXELS = range(5)
+ORDER, CROPS, DYNAMIC, CODE, PIXELS, MOVES = range(6)
 
 
 class Batch(NamedTuple):
@@ -75,13 +75,15 @@ class Batches:
 
     def whole(self, step: int) -> Batch:
         """The global batch of a step, counted from 0."""
-        seed = self.settings.train.seed
-        size = self.settings.train.batch
+        train = self.settings.train
+        seed, size = train.seed, train.batch
         chosen = np.array([self._image(step * size + k) for k in range(size)])
-        if self.settings.train.crop:
-            pixels = data.crops(self.images, chosen, self.settings.train.crop, random(seed, CROPS, step))
+        if train.crop:
+            pixels = data.crops(self.images, chosen, train.crop, random(seed, CROPS, step))
         else:
             pixels = data.stack(self.images, chosen)
+        if train.shift or train.mirror:
+            pixels = data.moved(pixels, train.shift, train.mirror, random(seed, MOVES, step))
         if self.images.dynamic:
             pixels = data.binarise_dynamic(pixels, random(seed, DYNAMIC, step))
         x = as_levels(pixels)

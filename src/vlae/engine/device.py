@@ -18,3 +18,8 @@ def find_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise DeviceError("There is no GPU that torch can use", rule="The device cuda needs one", do="Choose cpu or auto")
     return torch.device(name)
+
+
+def arithmetic(precision: str, device: torch.device) -> torch.autocast:
+    """Within it, what ``train.precision`` asks for: bfloat16 where the model does not keep the weights' precision, or that everywhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")

@@ -24,7 +24,7 @@ from vlae.data.files import disk_errors
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import Batch, Batches
 from vlae.engine.build import build
-from vlae.engine.device import find_device
+from vlae.engine.device import arithmetic, find_device
 from vlae.engine.measure import validation_elbo
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.run import Run, load_tensors, read_json, restored, save_tensors, write_json, write_text
@@ -105,12 +105,15 @@ class Trainer:
         self.control = _control(self.settings, self.model, run)
 
     def start(self) -> None:
-        """Initialise from the first global batch, or go on from the saved state; then hand the model to the devices."""
+        """Start from another run's weights or initialise from the first global batch, or go on from the saved state; then go to the devices."""
         if (self.run.folder / "state" / "latest.json").is_file():
             self.optimizer = self._optimizer()
             self._load()
         else:
-            self.model.initialise(*self._on_device(self.batches.whole(0)))
+            if self.settings.train.start is None:
+                self.model.initialise(*self._on_device(self.batches.whole(0)))
+            else:
+                load_tensors(Run.find(self.settings.train.start).weights, dict(self.model.state_dict()))
             self.average.load_state_dict(self.model.state_dict())
             self.optimizer = self._optimizer()
         self.network, _ = self.fabric.setup(self.model, self.optimizer)
@@ -164,7 +167,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.progress.step)
         # Fabric's own mixed precision would round the pixels before the model sees them.
-        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.settings.train.precision == "bf16-mixed"):
+        with arithmetic(self.settings.train.precision, self.fabric.device):
             terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)), along=True)
         self.fabric.backward(self._loss(terms) if terms.log_px_map is None else self._loss(terms) + window_only(terms))
         self._account(terms)

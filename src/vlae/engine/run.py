@@ -40,6 +40,8 @@ from vlae.version import __version__
 
 T = TypeVar("T")
 
+ZOO = Path(__file__).parents[3] / "zoo"
+"""Trained models of the clone, in half precision."""
 OWN_FIGURE = "metrics.json"
 """What a model that was handed on was measured at, and how."""
 
@@ -79,6 +81,16 @@ class Run:
             return cls(folder, validated(tree), ImageFacts.model_validate(images["facts"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError, SettingError) as error:
             raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
+
+    @classmethod
+    def find(cls, model: str | Path) -> "Run":
+        """A run by its folder, or a model of the zoo by its name.
+
+        Raises:
+            RunError: as ``open``.
+        """
+        zoo = ZOO / model
+        return cls.open(zoo if not Path(model).is_dir() and zoo.is_dir() else Path(model))
 
     def images(self) -> ImageSet:
         """The images that the run was made of, from its own cache: their folder may have changed since, or be gone.

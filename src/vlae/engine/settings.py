@@ -80,9 +80,14 @@ class Objective(_Group):
 class Train(_Group):
     """How training goes."""
 
+    start: Path | None = Field(
+        None, description="A run, or a model of the zoo, to start from instead of random weights; keep and model are taken from it."
+    )
     steps: PositiveInt = Field(4000, description="Updates of the weights.")
     batch: PositiveInt = Field(32, description="Images (or crops) of an update, over all processes.")
     crop: PositiveInt | None = Field(None, description="Side of the square crops that a grid code trains on.")
+    shift: NonNegativeInt = Field(0, description="Move each image of a batch by up to so many pixels, at random: where images are few.")
+    mirror: bool = Field(False, description="Mirror each image of a batch left and right at random: where both sides are as likely.")
     learning_rate: PositiveFloat = Field(0.002, description="Of Adamax.")
     decay: float = Field(0.4, ge=0.0, le=1.0, description="Share of the steps, at the end, over which the learning rate falls to zero.")
     ramp: NonNegativeInt = Field(50, description="Steps over which the learning rate rises.")

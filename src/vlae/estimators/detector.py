@@ -12,7 +12,6 @@ from einops import rearrange
 from sklearn.utils import check_consistent_length
 from torch import Tensor
 
-import vlae
 from vlae.data import cache
 from vlae.data.imageset import ImageSet
 from vlae.data.settings import DataSettings
@@ -96,7 +95,7 @@ class VLAEDetector(Modelled):
             raise ValueError(f"false_alarms must be a share above 0 and below 1. Got {self.false_alarms!r}.")
         rows, shape = self._rows(X, LEAST)
         rows, names = _once(rows, _checked(lots, rows))
-        own = None if self.run is None else _own(vlae._run(self.run))
+        own = None if self.run is None else _own(Run.find(self.run))
         every = np.arange(len(rows))
         seen, unseen = (every[:0], every) if own else self._divided(len(rows), names)
         levels = self._form(rows, shape, seen)

@@ -59,12 +59,12 @@ class Modelled(BaseEstimator):  # type: ignore[misc]
         if self.run is None:
             self.form_ = found(rows[seen], shape, self.shape, self.depth)
         else:
-            self.form_ = demanded(vlae._run(self.run).facts, shape, self.shape)
+            self.form_ = demanded(Run.find(self.run).facts, shape, self.shape)
         return self._levels(rows)
 
     def _use(self, levels: Array, folder: Path) -> Run:
         """Take the model of the run that was given, or of one that is trained on these levels in an empty folder."""
-        run = self._trained(levels, folder) if self.run is None else vlae._run(self.run)
+        run = self._trained(levels, folder) if self.run is None else Run.find(self.run)
         self._model = run.model(torch.device("cpu"))
         self.files_ = {name: (run.folder / name).read_bytes() for name in NEEDED}
         return run
