@@ -191,7 +191,9 @@ def test_exit_codes_are_as_promised() -> None:
 def test_a_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> None:
     images = good(tmp_path / "images")
     assert vlae("train", images, "-o", tmp_path / "first", *TINY)[0] == 0
-    code, said = vlae("train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", "train.steps=1", "train.learning_rate=1e-30")
+    code, said = vlae(
+        "train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", "train.steps=1", "train.batch=4", "train.learning_rate=1e-30"
+    )
     assert code == 0, said
     first, following = (Run.open(tmp_path / name) for name in ("first", "next"))
     assert (following.settings.keep, following.settings.model) == (first.settings.keep, first.settings.model)
