@@ -68,8 +68,9 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(images: Path, tmp_path: Path) -> None:
-    whole, cut = made(images, tmp_path / "whole", "train.steps=13"), made(images, tmp_path / "cut", "train.steps=13")
+@pytest.mark.parametrize("words", [[], ["train.optimizer=adam", "train.shift=1", "train.mirror=true"]])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(images: Path, tmp_path: Path, words: list[str]) -> None:
+    whole, cut = (made(images, tmp_path / name, "train.steps=13", *words) for name in ("whole", "cut"))
     trained(whole)
     for stop in (3, 4, 11, 99):
         trained(Run.open(cut.folder), stop)

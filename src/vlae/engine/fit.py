@@ -35,6 +35,8 @@ from vlae.units import bits, nats
 
 # So many skipped updates in a row end a training.
 MOST_SKIPPED = 100
+# How much of its two moments Adam remembers at each step: gradients change fast while a code finds its place.
+ADAM = (0.9, 0.99)
 # A kill loses at most so much work.
 SAVE_EVERY_S = 60.0
 
@@ -274,18 +276,19 @@ class Trainer:
         like = next(self.model.parameters())
         return Batch(batch.x.to(self.fabric.device, like.dtype), batch.noise.to(self.fabric.device, like.dtype))
 
-    def _optimizer(self) -> torch.optim.Adamax:
-        return torch.optim.Adamax(self.model.parameters(), lr=self.settings.train.learning_rate, foreach=True)
+    def _optimizer(self) -> torch.optim.Optimizer:
+        train = self.settings.train
+        if train.optimizer == "adamax":
+            return torch.optim.Adamax(self.model.parameters(), lr=train.learning_rate, foreach=True)
+        return torch.optim.Adam(self.model.parameters(), lr=train.learning_rate, betas=ADAM, foreach=True)
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors of the state under names of their own."""
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()} | {f"average.{n}": t for n, t in self.average.state_dict().items()}
+        second = {"adamax": "exp_inf", "adam": "exp_avg_sq"}[self.settings.train.optimizer]
         for name, parameter in self.model.named_parameters():
-            moments = self.optimizer.state[parameter] or {
-                "step": torch.tensor(0.0),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_inf": torch.zeros_like(parameter),
-            }
+            nothing = {"exp_avg": torch.zeros_like(parameter), second: torch.zeros_like(parameter)}
+            moments = self.optimizer.state[parameter] or {"step": torch.tensor(0.0), **nothing}
             self.optimizer.state[parameter] = moments
             tensors |= {f"{kind}.{name}": moment for kind, moment in moments.items()}
         return tensors
