@@ -46,11 +46,11 @@ def hours(lines: Sequence[dict[str, Any]]) -> Figure:
     """The best validation bound of each row against the hours of training; dashed, the paper's figure for the test images."""
     drawn = figure(6.4, 3.8)
     axes = drawn.subplots()
-    for line, colour in zip((line for line in lines if line.get("validation")), COLOURS, strict=False):
+    for line, colour in zip((line for line in lines if line.get("validation") and line["unit"] == "nats"), COLOURS, strict=False):
         spent, bound = zip(*line["validation"], strict=True)
         axes.plot(spent, bound, "o-", color=colour, markersize=3, linewidth=1.6, label=f"{line['row']}, seed {line['seed']}")
-        if line["paper_nats"]:
-            axes.axhline(line["paper_nats"], color=colour, linestyle="--", linewidth=0.8)
+        if line["paper"]:
+            axes.axhline(line["paper"], color=colour, linestyle="--", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_ylabel("nats an image, validation bound")
     plain(axes, "Training time", "hours")

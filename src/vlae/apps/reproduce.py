@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -26,12 +26,13 @@ RESULTS = ROOT / "results"
 
 
 class Row(NamedTuple):
-    """A row: what it is, its images (a file below ``VLAE_DATA``), importance samples, and the paper's figure in nats (4,096 samples)."""
+    """A row: what it is, its images (a file below ``VLAE_DATA``), importance samples, and the paper's figure (of 4,096 samples where sampled)."""
 
     title: str
     images: str
     samples: int
     paper: float | None
+    unit: Literal["nats", "bits/dim"] = "nats"
 
 
 ROWS = {
@@ -40,6 +41,10 @@ ROWS = {
     "omniglot": Row("OMNIGLOT (other pixels than Burda's)", "omniglot_28_gray.npz", 1024, 89.83),
     "omniglot-unconditional": Row("OMNIGLOT, the same pixels, decoder without a code", "omniglot_28_gray.npz", 1, None),
     "caltech-101-silhouettes": Row("Caltech-101 Silhouettes", "caltech101_silhouettes_28_split1.npz", 1024, 77.36),
+    "cifar-10-4x2": Row("CIFAR-10, window 4x2", "cifar10.npz", 1, 3.12, "bits/dim"),
+    "cifar-10-5x3": Row("CIFAR-10, window 5x3", "cifar10.npz", 1, None, "bits/dim"),
+    "cifar-10-7x4": Row("CIFAR-10, window 7x4 (the paper's DenseNet: 2.95)", "cifar10.npz", 1, 3.04, "bits/dim"),
+    "cifar-10-grey-7x4": Row("CIFAR-10, window 7x4 in grey", "cifar10.npz", 1, None, "bits/dim"),
 }
 
 
@@ -151,6 +156,8 @@ def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> di
     figure = {
         "nll_nats": evaluation.nll_nats,
         "nll_nats_se": evaluation.nll_nats_se,
+        "bits_per_dim": evaluation.bits_per_dim,
+        "bits_per_dim_se": evaluation.bits_per_dim_se,
         "kl_nats": nats(evaluation.rate_bits),
         "n_images": evaluation.n_images,
         "importance_samples": evaluation.importance_samples,
@@ -200,7 +207,7 @@ def table() -> list[dict[str, Any]]:
     """What was found for every row, a line for each seed, beside what the paper found; rows without a result have none."""
     lines: list[dict[str, Any]] = []
     for name, known in ROWS.items():
-        said = {"row": name, "title": known.title, "paper_nats": known.paper}
+        said = {"row": name, "title": known.title, "unit": known.unit, "paper": known.paper}
         files = sorted((RESULTS / "reproduction").glob(f"{name}-*.json"))
         found = [tree for tree in map(_read, files) if tree.get("row") == name]
         lines += [said | tree for tree in found] or [said]
@@ -217,18 +224,23 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def figure(line: Mapping[str, Any]) -> str:
+    """What a row came to, in its unit, with its standard error."""
+    name, digits = ("nll_nats", 2) if line["unit"] == "nats" else ("bits_per_dim", 3)
+    return f"{_number(line[name], digits)} +- {_number(line[f'{name}_se'], digits)}"
+
+
 def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
     """The table for a person, and below it how the validation bound fell with the hours."""
-    text = [f"{'row':<24} {'nats':>14} {'paper':>6} {'KL':>5} {'K':>5} {'images':>6} {'hours':>5} {'seed':>4}  device"]
+    text = [f"{'row':<24} {'found':>15} {'paper':>6} {'unit':<8} {'KL':>5} {'K':>5} {'images':>6} {'hours':>5} {'seed':>4}  device"]
     for line in lines:
-        paper = f"{line['paper_nats']:6.2f}" if line["paper_nats"] else " " * 6
+        paper = f"{line['paper'] or '-':>6} {line['unit']:<8}"
         if "nll_nats" not in line:
-            text.append(f"{line['row']:<24} {'not yet':>14} {paper}")
+            text.append(f"{line['row']:<24} {'not yet':>15} {paper}")
             continue
-        figure = f"{_number(line['nll_nats'], 2)} +- {_number(line['nll_nats_se'], 2)}"
         measured = f"{_number(line['kl_nats'], 1):>5} {line['importance_samples']:5} {line['n_images']:6} "
         measured += f"{_number(line['hours'], 1):>5} {line['seed']:4}"
-        text.append(f"{line['row']:<24} {figure:>14} {paper} {measured}  {line['device']}")
+        text.append(f"{line['row']:<24} {figure(line):>15} {paper} {measured}  {line['device']}")
     for line in lines:
         if line.get("validation"):
             fell = ", ".join(f"{bound:.1f} at {hours:.1f} h" for hours, bound in line["validation"])

@@ -203,7 +203,7 @@ def reproduce(
     measured = rows.hand_on(run, zoo) if zoo else run
     with counting("Measuring") as progress:
         found = rows.record(str(name), run, measured, measure(measured, "test", row.samples, None, device, progress))
-    show(found, as_json, f"{name}: {found['nll_nats']:.2f} +- {found['nll_nats_se']:.2f} nats ({found['protocol']})")
+    show(found, as_json, f"{name}: {rows.figure(found | {'unit': row.unit})} {row.unit} ({found['protocol']})")
 
 
 def _begun_or_gone_on(folder: Path, settings: Any) -> Any:
