@@ -187,3 +187,16 @@ def test_a_model_is_loaded_by_its_folder(clone: Path) -> None:
     assert vlae("reproduce", "static-mnist", "-o", clone / "run")[0] == 0
     model, same = package.load(clone / "run"), Run.open(clone / "run").model(torch.device("cpu"))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), same.state_dict().values(), strict=True))
+
+
+def test_a_row_starts_from_a_model_that_was_handed_on(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlae.engine.run.ZOO", clone / "zoo")
+    assert vlae("reproduce", "static-mnist", "--zoo", clone / "zoo" / "static-mnist")[0] == 0
+    (clone / "recipes" / "dynamic-mnist.yaml").write_text("train: {start: static-mnist, steps: 2, batch: 4}")
+    monkeypatch.setitem(reproduce.ROWS, "dynamic-mnist", reproduce.ROWS["static-mnist"])
+    for _ in range(2):  # begun, and taken up again
+        code, said = vlae("reproduce", "dynamic-mnist", "--json")
+        assert code == 0, said
+    found, first = answer(said), json.loads((clone / "zoo" / "static-mnist" / "metrics.json").read_text())
+    assert found["steps"] == 2 and found["hours"] > first["hours"]
+    assert all(hours > first["hours"] for hours, _ in found["validation"])

@@ -17,6 +17,7 @@ from vlae.data.files import disk_errors
 from vlae.engine.results import Evaluation
 from vlae.engine.run import OWN_FIGURE, Run, check_format, new_folder, read_json, save_tensors, write_json, write_text
 from vlae.engine.settings import FORMAT, Settings, load_settings, resolve
+from vlae.engine.start import started
 from vlae.errors import RunError, SettingError
 from vlae.units import nats
 
@@ -68,7 +69,7 @@ def settings_of(name: str, flags: Mapping[str, Any]) -> Settings:
     recipe = ROOT / "recipes" / f"{name}.yaml"
     if not recipe.is_file():
         raise SettingError(f"The recipe {recipe} is missing", rule="Rows are reproduced in a clone of the repository", do="Clone it and run there")
-    return load_settings(recipe, [], {"data.folder": row(name).images, **flags})
+    return started(load_settings(recipe, [], {"data.folder": row(name).images, **flags}))[0]
 
 
 def hand_on(run: Run, folder: Path) -> Run:
@@ -136,8 +137,17 @@ def _spent(run: Run) -> dict[str, Any]:
     environment = read_json(run.folder / "environment.json")
     last: dict[str, Any] = next(reversed(run.metrics()), {"step": 0, "seconds": 0.0, "best": None})
     device = f"{environment['device']}, {environment['threads']} threads"
-    spent = {"device": device, "hours": last["seconds"] / 3600, "steps": last["step"], "best_validation_nats": last["best"]}
-    return {**_told(run.settings), **spent}
+    hours = last["seconds"] / 3600 + _hours_before(run)
+    return {**_told(run.settings), "device": device, "hours": hours, "steps": last["step"], "best_validation_nats": last["best"]}
+
+
+def _hours_before(run: Run) -> float:
+    """Hours of training of the weights that a run started from."""
+    if run.settings.train.start is None:
+        return 0.0
+    before = Run.find(run.settings.train.start)
+    hours: float = read_json(before.folder / OWN_FIGURE)["hours"] if before.handed_on else _spent(before)["hours"]
+    return hours
 
 
 def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> dict[str, Any]:
@@ -166,20 +176,20 @@ def record(name: str, trained: Run, measured: Run, evaluation: Evaluation) -> di
         "parameters": sum(p.numel() for p in measured.model(torch.device("cpu")).parameters()),
         "command": f"vlae reproduce {name} --seed {seed}",
     }
-    found = {"format": FORMAT, "row": name, **figure, **_spent(trained), "validation": curve(trained.metrics())}
+    found = {"format": FORMAT, "row": name, **figure, **_spent(trained), "validation": curve(trained.metrics(), _hours_before(trained))}
     write_json(RESULTS / "reproduction" / f"{name}-{seed}.json", found)
     if measured.folder != trained.folder:
         write_json(measured.folder / OWN_FIGURE, found)
     return found
 
 
-def curve(lines: Sequence[Mapping[str, Any]], points: int = 12) -> list[tuple[float, float]]:
-    """Hours of training, and the best validation bound by then, in nats, at a few steps about evenly apart.
+def curve(lines: Sequence[Mapping[str, Any]], before: float = 0.0, points: int = 12) -> list[tuple[float, float]]:
+    """Hours of training, those ``before`` included, and the best validation bound by then, in nats, at a few steps about evenly apart.
 
     >>> curve([{"seconds": 3600.0 * n, "best": 90.0 - n} for n in range(3)], points=2)
     [(0.0, 90.0), (2.0, 88.0)]
     """
-    known = [(line["seconds"] / 3600, line["best"]) for line in lines if line.get("best") is not None and math.isfinite(line["best"])]
+    known = [(before + line["seconds"] / 3600, line["best"]) for line in lines if line.get("best") is not None and math.isfinite(line["best"])]
     return [known[n] for n in sorted({k * (len(known) - 1) // max(1, points - 1) for k in range(points)})] if known else []
 
 

@@ -18,6 +18,7 @@ from vlae.engine.device import find_device
 from vlae.engine.fit import Trainer, Watch
 from vlae.engine.run import Run, check_outside, new_folder
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
+from vlae.engine.start import check_alike, started
 from vlae.engine.track import check_trackers
 from vlae.errors import DiskError, RunError, SettingError
 
@@ -36,14 +37,14 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
     find_device(settings.train.device)
     check_trackers(settings.train.track)
     check_outside(folder, settings.data.found.folder)
-    settings, before = _started(settings)
+    settings, before = started(settings)
     existed = folder.exists()
     new_folder(folder)
     try:
         images, settings = _decode(settings, folder, decoding)
         facts = facts_of(images)
         if before:
-            _check_alike(facts, before)
+            check_alike(facts, before)
         resolved = resolve(settings, facts)
         build(resolved, facts)
         check_batch(resolved, len(images.indices("train")))
@@ -51,43 +52,6 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
     except BaseException:
         shutil.rmtree(folder if not existed else folder / "cache", ignore_errors=True)
         raise
-
-
-def _started(settings: Settings) -> tuple[Settings, Run | None]:
-    """The settings with what is kept and the model of the run that they start from, and that run.
-
-    Raises:
-        RunError: it is no run, or has no weights.
-        SettingError: another model is asked for.
-    """
-    if settings.train.start is None:
-        return settings, None
-    before = Run.find(settings.train.start)
-    before.fingerprint()
-    for group in ("keep", "model"):
-        theirs = getattr(before.settings, group)
-        for name, value in getattr(settings, group).model_dump(exclude_unset=True).items():
-            if value != theirs.model_dump()[name]:
-                rule, do = "keep and model are those of the run that a training starts from", "Leave it out, or train from the beginning"
-                raise SettingError(f"{group}.{name} is {value}", rule=rule, found=f"{theirs.model_dump()[name]} in {before.folder}", do=do)
-    start = settings.train.start
-    train = settings.train.model_copy(update={"start": start.resolve() if start.is_dir() else start})
-    data = settings.data if settings.data.size else settings.data.model_copy(update={"size": before.settings.data.size})
-    return settings.model_copy(update={"keep": before.settings.keep, "model": before.settings.model, "train": train, "data": data}), before
-
-
-def _check_alike(facts: ImageFacts, before: Run) -> None:
-    """Refuse to start from a run of another kind of images.
-
-    Raises:
-        SettingError: it is one.
-    """
-    fixed = before.settings.keep.code != "grid"
-    of = ("depth", "colours", "size") if fixed else ("depth", "colours")
-    new, old = ({name: getattr(f, name) for name in of} for f in (facts, before.facts))
-    if new != old:
-        what, rule = f"train.start is {before.folder}", "A training starts from a run of images of the same kind"
-        raise SettingError(what, rule=rule, found=f"{new} here, {old} there", do="Choose other images, or train from the beginning")
 
 
 def _decode(settings: Settings, folder: Path, decoding: Decoding | None) -> tuple[ImageSet, Settings]:
