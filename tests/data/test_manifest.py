@@ -34,8 +34,9 @@ def test_each_name_of_the_first_column(tmp_path, column):
     assert [row.image for row in read_manifest(write(tmp_path, f"{column},day\na,7\n"))] == ["a"]
 
 
-def test_a_file_of_excel_with_its_mark_and_line_ends(tmp_path):
-    rows = read_manifest(write(tmp_path, "\ufeffname,day\r\n部品.png,月曜\r\n\r\n"))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932"])
+def test_a_file_of_excel_with_its_encoding_and_line_ends(tmp_path, encoding):
+    rows = read_manifest(write(tmp_path, "name,day\r\n部品.png,月曜\r\n\r\n".encode(encoding)))
     assert rows == [Row("部品.png", None, None, "月曜", None, {})]
 
 
@@ -52,7 +53,8 @@ def test_a_table_without_names_has_no_rows(tmp_path):
 @pytest.mark.parametrize(
     "content, name, match",
     [
-        (b"name\n\xff\xfe", "m.csv", "UTF-8"),
+        (b"name\n\x81", "m.csv", "UTF-8"),
+        ("name\na.png\n".encode("utf-16"), "m.csv", "UTF-8"),
         ('name\n"a', "m.csv", "unexpected end"),
         ("name,split\na,trian\n", "m.csv", "trian"),
         ('{"name": "a"}\n[1]\n', "m.jsonl", "line 2"),

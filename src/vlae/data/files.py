@@ -10,6 +10,9 @@ from typing import BinaryIO
 
 from vlae.errors import DiskError
 
+# What the mark of UTF-16 looks like in cp932, in which nothing else begins so.
+UTF_16 = b"\xff".decode("cp932")
+
 
 @contextmanager
 def beside(path: Path) -> Iterator[BinaryIO]:
@@ -56,3 +59,19 @@ def disk_errors(path: Path) -> Iterator[None]:
             found=error.strerror or error,
             do="Free some room or choose another folder",
         ) from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a table as spreadsheets save it: in UTF-8, or in cp932, as a Japanese Excel does.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is neither.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        content = path.read_text(encoding="cp932")
+        if content.startswith(UTF_16):
+            raise error
+        return content

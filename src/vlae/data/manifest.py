@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from vlae.data.files import read_text
 from vlae.data.source import text
 from vlae.errors import DataError
 
@@ -33,7 +34,7 @@ def read_manifest(path: Path) -> list[Row]:
     r"""Read a CSV table or, by its suffix, a JSONL one; [] where no column names images.
 
     A column is a factor where each of its values is a finite number, a fraction such as 1/3, or empty.
-    Errors: ``DataError`` where it is not text in UTF-8, a line cannot be parsed, or a split is none of train, validation and test.
+    Errors: ``DataError`` where it is not text in UTF-8 or cp932, a line cannot be parsed, or a split is none of train, validation and test.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "manifest.csv"
@@ -42,9 +43,9 @@ def read_manifest(path: Path) -> list[Row]:
     [Row(image='a.png', label=None, mask=None, lot='monday', split=None, factors={'angle': 0.5})]
     """
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        content = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        rule = "A manifest is a file of text in UTF-8"
+        rule = "A manifest is a file of text in UTF-8, or in cp932"
         raise DataError(f"{path} cannot be read", rule=rule, found=error, do="Correct its path or save it so") from error
     table = _jsonl(path, content) if path.suffix.lower() == ".jsonl" else _csv(path, content)
     columns = {column for cells in table for column in cells}

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from scipy.stats import binomtest
 
+from vlae.data.files import read_text
 from vlae.engine.audit import Rate, Site
 from vlae.engine.run import read_json, write_json
 from vlae.errors import DataError, RunError
@@ -116,12 +117,11 @@ def read_answers(path: Path, count: int) -> dict[int, dict[str, bool]]:
 def _rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
     """The rows of the table, each with the number of its line."""
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read", found=error.strerror, do="Check the path") from None
-    except UnicodeDecodeError:
-        text = content.decode("cp932", "replace")  # as a Japanese Excel saves it
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read", rule="Answers are text in UTF-8, or in cp932", found=error, do="Save it so") from None
     try:
         reader = csv.DictReader(text.splitlines(), strict=True)
         rows = [(reader.line_num, row) for row in reader]
