@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from vlae.errors import DiskError
 
-# What the mark of UTF-16 looks like in cp932, in which nothing else begins so.
-UTF_16 = b"\xff".decode("cp932")
+# What the two marks of UTF-16 begin with in cp932, in which nothing else begins so.
+UTF_16 = tuple(b"\xff\xfe".decode("cp932"))
 
 
 @contextmanager
