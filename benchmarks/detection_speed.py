@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlae.engine.evidence import evidence
-from vlae.engine.look import look
+from vlae.engine.inspection.evidence import evidence
+from vlae.engine.inspection.look import look
+from vlae.engine.inspection.reference import fitted
 from vlae.engine.measure import load
 from vlae.engine.memory import keep_freed_memory
-from vlae.engine.reference import fitted
 from vlae.engine.run import Run
 
 AIM = 5.0

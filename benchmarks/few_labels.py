@@ -2,8 +2,8 @@
 
 Images are the run's test images, on which neither model was trained, the same for all; labels, and the images that are tested on, are drawn anew
 in each draw, lots (the exposures of one tile) never divided. Differences are taken draw by draw. Of OMNIGLOT each draw takes 20 characters that
-have at least 10 test images. Labelling next starts from two labels a class and asks for one more a class, five times over: by ``vlae.engine.ask``
-or at random, on the same halves.
+have at least 10 test images. Labelling next starts from two labels a class and asks for one more a class, five times over: by
+``vlae.engine.labels.ask`` or at random, on the same halves.
 
     python benchmarks/few_labels.py --mnist RUN [PLAIN] --omniglot RUN [PLAIN] --tiles RUN [PLAIN] --parts RUN [PLAIN] --json [--quick]
 """
@@ -18,12 +18,12 @@ import numpy as np
 
 from vlae.apps.fewshot.images import Seen, beside, seen
 from vlae.apps.fewshot.picture import draw
-from vlae.engine.ask import ask, doubts
 from vlae.engine.batches import random
-from vlae.engine.classify import Labelled, fit_linear, parts, predicted
-from vlae.engine.curve import COUNTS, MOST_TESTED, Point, balanced, curve, first, interval
 from vlae.engine.embed import Codes
-from vlae.engine.neighbours import some_of
+from vlae.engine.labels.ask import ask, doubts
+from vlae.engine.labels.classify import Labelled, fit_linear, parts, predicted
+from vlae.engine.labels.curve import COUNTS, MOST_TESTED, Point, balanced, curve, first, interval
+from vlae.engine.retrieval.neighbours import some_of
 from vlae.engine.run import Run
 
 # The column that tells the class in each set, and the sets in which labelling next is tried.

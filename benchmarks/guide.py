@@ -3,7 +3,7 @@
 Each window's model is trained with the same seed, steps and widths, and audited on the same test images: the border of the structures
 that are kept, in pixels, and the cost of each change as a share of what another image's code costs. Runs that are there already are gone
 on with. docs/kept.py draws the figure from the rows of several sources; what is kept for certain of the parts is the table of
-vlae.engine.guide.
+vlae.engine.kept.guide.
 
     python benchmarks/guide.py SOURCE [group.name=value ...] --output FOLDER --json [--quick] [--windows none r1 stack6] [--limit 64]
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from runs import trained
 from vlae.apps.audit import audit
 from vlae.core.window import Window
-from vlae.engine.audit import Audit
+from vlae.engine.kept.audit import Audit
 from vlae.engine.run import Run
 
 WINDOWS = ("none", "1x1", "r1", "4x2", "stack2", "stack3", "stack4", "stack5", "stack6")

@@ -23,7 +23,7 @@ from defects.baselines import PYOD, Bound, Detector, Mapper, OnComponents, Patch
 from defects.ours import Ours
 from defects.sets import DOUBTFUL, SETS, Collection, Example, write
 from runs import trained
-from vlae.engine.conformal import Promise, promise, share
+from vlae.engine.inspection.conformal import Promise, promise, share
 
 RATES = (0.01, 0.05)
 POOLS = tuple(product((0.0, 1.0, 2.0, 4.0), ("mean", "max", "highest 1%")))

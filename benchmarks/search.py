@@ -25,12 +25,12 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from vlae.data.imageset import ImageSet
-from vlae.engine import neighbours
 from vlae.engine.batches import random
 from vlae.engine.embed import Codes, embed
-from vlae.engine.index import Encoder
 from vlae.engine.measure import chosen
-from vlae.engine.neighbours import BYS, By, Neighbours, some_of
+from vlae.engine.retrieval import neighbours
+from vlae.engine.retrieval.index import Encoder
+from vlae.engine.retrieval.neighbours import BYS, By, Neighbours, some_of
 from vlae.engine.run import Run
 
 COUNT, DIMS, TURNS = 10, 64, 9

@@ -18,7 +18,7 @@ from defects import metrics
 from defects.ours import Ours
 from defects.sets import SETS
 from inspection import Row, pixels, row
-from vlae.engine.reference import KINDS
+from vlae.engine.inspection.reference import KINDS
 from vlae.engine.run import Run
 
 

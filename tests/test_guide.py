@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vlae.core.window import Window
-from vlae.engine.guide import GUIDE
+from vlae.engine.kept.guide import GUIDE
 
 ROOT = Path(__file__).parents[1]
 

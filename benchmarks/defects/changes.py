@@ -11,7 +11,7 @@ from vlae.data.parts.exact import subkey
 from vlae.data.parts.factors import draw_factors
 from vlae.data.parts.render import camera, radiance
 from vlae.data.parts.scene import scene
-from vlae.engine.changes import Images, changed
+from vlae.engine.kept.changes import Images, changed
 
 from .sets import Collection, Example
 

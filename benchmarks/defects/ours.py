@@ -9,8 +9,8 @@ import torch
 
 from defects.baselines import Scored
 from vlae.data.convert import resize
-from vlae.engine.inspect import reference_of
-from vlae.engine.look import Look, look
+from vlae.engine.inspection.inspect import reference_of
+from vlae.engine.inspection.look import Look, look
 from vlae.engine.measure import PIXELS_AT_ONCE
 from vlae.engine.run import Run
 

@@ -18,11 +18,11 @@ from scipy.stats import beta
 from tests.test_cli import TINY, copied, good, picture, refused, vlae
 from vlae.apps.audit import audit
 from vlae.apps.report.words import LANGUAGES, Words
-from vlae.engine.audit import Audit, Rate, Site
-from vlae.engine.blind import pairs, rate, read_answers
-from vlae.engine.changes import CHANGES
-from vlae.engine.contract import Contract
-from vlae.engine.guide import GUIDE, in_pixels, row_for
+from vlae.engine.kept.audit import Audit, Rate, Site
+from vlae.engine.kept.blind import pairs, rate, read_answers
+from vlae.engine.kept.changes import CHANGES
+from vlae.engine.kept.contract import Contract
+from vlae.engine.kept.guide import GUIDE, in_pixels, row_for
 from vlae.engine.run import Run
 from vlae.engine.settings import ImageFacts, load_settings, resolve
 from vlae.errors import DataError, SettingError

@@ -10,10 +10,10 @@ from scipy.ndimage import uniform_filter
 
 from vlae.apps import compare as app
 from vlae.apps.compare import TEXTURE_SIDE, Difference, compare
+from vlae.engine.kept.swap import explained
 from vlae.engine.measure import noise_for
-from vlae.engine.swap import explained
 
-from ..engine.test_index import encoder, grid, vector  # noqa: F401
+from ..engine.retrieval.test_index import encoder, grid, vector  # noqa: F401
 from ..test_cli import picture, refused, vlae
 from .test_search import pixels_of
 

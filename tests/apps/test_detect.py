@@ -16,9 +16,9 @@ from tests.test_cli import TINY, copied, refused, vlae
 from vlae.apps.calibrate import calibrate
 from vlae.apps.detect import detect
 from vlae.data.read import decode
-from vlae.engine.calibration import Calibration, read_reference
-from vlae.engine.conformal import promise
-from vlae.engine.detection import Detection, pictures
+from vlae.engine.inspection.calibration import Calibration, read_reference
+from vlae.engine.inspection.conformal import promise
+from vlae.engine.inspection.detection import Detection, pictures
 from vlae.engine.run import Run, save_tensors
 from vlae.errors import DiskError
 
@@ -197,8 +197,8 @@ def test_the_report_shows_the_promise_and_what_was_found(lang: str, said: str, r
 def test_large_images_in_tiles_score_the_same(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = folder(tmp_path / "shown", range(60, 64), spoiled=True)
     whole = detect(run, images, tmp_path / "whole").highest
-    monkeypatch.setattr("vlae.engine.look.MOST_PIXELS", 10)
-    monkeypatch.setattr("vlae.engine.tiles.TILE", 6)
+    monkeypatch.setattr("vlae.engine.inspection.look.MOST_PIXELS", 10)
+    monkeypatch.setattr("vlae.engine.inspection.tiles.TILE", 6)
     for one, other in zip(whole, detect(run, images, tmp_path / "tiles").highest, strict=True):
         assert one.name == other.name and one.score == pytest.approx(other.score, rel=1e-4)
         assert [(r.left, r.top, r.area, r.kind) for r in one.regions] == [(r.left, r.top, r.area, r.kind) for r in other.regions]
@@ -285,7 +285,7 @@ def test_an_interrupt_leaves_no_picture_beside_another_image(run: Run, tmp_path:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vlae.engine.detection.write_png", interrupted)
+        patch.setattr("vlae.engine.inspection.detection.write_png", interrupted)
         with pytest.raises(KeyboardInterrupt):
             detect(run, other, tmp_path / "o2")
     assert {path.name: path.read_bytes() for path in pictures(run).iterdir()} == shown
@@ -302,7 +302,7 @@ def test_a_full_disk_costs_no_calibration(run: Run, tmp_path: Path, monkeypatch:
     def full(*args: object, **more: object) -> None:
         raise DiskError("There is no room")
 
-    monkeypatch.setattr("vlae.engine.calibration.save_tensors", full)
+    monkeypatch.setattr("vlae.engine.inspection.calibration.save_tensors", full)
     with pytest.raises(DiskError):
         calibrate(run, images)
     assert Calibration.read(run) == before
@@ -310,6 +310,6 @@ def test_a_full_disk_costs_no_calibration(run: Run, tmp_path: Path, monkeypatch:
 
 def test_an_alarm_without_a_region_is_told_as_what_it_is() -> None:
     from vlae.cli.inspection import _words
-    from vlae.engine.detection import Found
+    from vlae.engine.inspection.detection import Found
 
     assert "no likelihood" in _words(Found("a.png", True, float("nan"), (), {}, None, None))

@@ -11,10 +11,10 @@ from scipy.spatial import KDTree
 from scipy.stats import weibull_min
 
 from vlae.apps.duplicates import duplicates
-from vlae.engine import chance
-from vlae.engine.chance import CHANCE, FEWEST, by_chance
+from vlae.engine.retrieval import chance
+from vlae.engine.retrieval.chance import CHANCE, FEWEST, by_chance
 
-from ..engine.test_index import grid, synthetic, vector  # noqa: F401
+from ..engine.retrieval.test_index import grid, synthetic, vector  # noqa: F401
 from ..test_cli import picture, refused, vlae
 from .test_search import pixels_of
 

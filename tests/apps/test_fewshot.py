@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.test_cli import TINY, copied, picture, refused, vlae
 from vlae.apps.fewshot import Wanted, fewshot
-from vlae.engine.fewshot import Fewshot
+from vlae.engine.labels.fewshot import Fewshot
 from vlae.engine.results import measured
 from vlae.engine.run import Run
 from vlae.errors import DataError

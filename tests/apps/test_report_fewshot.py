@@ -15,7 +15,7 @@ from vlae.apps.report import page as page_of
 from vlae.apps.report.findings import Findings, look
 from vlae.apps.report.sections import Section, Told
 from vlae.apps.report.words import LANGUAGES, Words
-from vlae.engine.curve import Point
+from vlae.engine.labels.curve import Point
 from vlae.engine.run import Run
 from vlae.errors import RunError
 

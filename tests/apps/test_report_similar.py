@@ -11,7 +11,7 @@ from vlae.apps.duplicates import duplicates
 from vlae.apps.report import similar
 from vlae.apps.report.sections import Section, Told
 from vlae.apps.report.words import LANGUAGES, Words
-from vlae.engine.index import Encoder, of_run
+from vlae.engine.retrieval.index import Encoder, of_run
 
 from .test_report import QUICK, SMALL_CODE, Case, Reader, made
 

@@ -10,14 +10,15 @@ from sklearn.metrics import pairwise_distances
 
 from vlae.apps.search import Region, search
 from vlae.data.read import write_png
-from vlae.engine import contact
-from vlae.engine.contact import Tile, tile, write_contact_sheet
 from vlae.engine.embed import Codes
-from vlae.engine.index import Picture, Query
+from vlae.engine.retrieval import contact
+from vlae.engine.retrieval.contact import Tile, tile, write_contact_sheet
+from vlae.engine.retrieval.index import Picture
+from vlae.engine.retrieval.named import Query
 from vlae.engine.run import Run
 from vlae.errors import DataError, DiskError
 
-from ..engine.test_index import COUNT, encoder, grid, of_run, synthetic, vector  # noqa: F401
+from ..engine.retrieval.test_index import COUNT, encoder, grid, of_run, synthetic, vector  # noqa: F401
 from ..test_cli import picture, refused, vlae
 
 

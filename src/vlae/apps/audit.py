@@ -10,19 +10,19 @@ from torch import Tensor
 
 from vlae.core.vlae import VLAE
 from vlae.data.source import LeftOut
-from vlae.engine.audit import Audit, Site, Term
 from vlae.engine.batches import random
-from vlae.engine.blind import site
-from vlae.engine.changes import CHANGES, Images, changed
-from vlae.engine.contract import Contract, above_term
 from vlae.engine.device import find_device
+from vlae.engine.kept.audit import Audit, Site, Term
+from vlae.engine.kept.blind import site
+from vlae.engine.kept.changes import CHANGES, Images, changed
+from vlae.engine.kept.contract import Contract, above_term
+from vlae.engine.kept.spectrum import Spectrum, bands, powers, spectrum, together
+from vlae.engine.kept.subjects import Progress, Subjects, decode_all, half_away, subjects
+from vlae.engine.kept.swap import Swap, explained, mean_interval, swap
 from vlae.engine.measure import Group, noise_for
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.probe import Readout, read_off
 from vlae.engine.run import Run
-from vlae.engine.spectrum import Spectrum, bands, powers, spectrum, together
-from vlae.engine.subjects import Progress, Subjects, decode_all, half_away, subjects
-from vlae.engine.swap import Swap, explained, mean_interval, swap
 
 DECODINGS = 4
 SHOWN = 3

@@ -9,12 +9,12 @@ import torch
 
 from vlae.data.imageset import ImageSet
 from vlae.data.source import LeftOut
-from vlae.engine.calibration import Calibration, check_rate
-from vlae.engine.conformal import outliers
-from vlae.engine.inspect import Numbers, inspect, reference_of, unusable
+from vlae.engine.inspection.calibration import Calibration, check_rate
+from vlae.engine.inspection.conformal import outliers
+from vlae.engine.inspection.inspect import Numbers, inspect, reference_of, unusable
+from vlae.engine.inspection.visitors import good, used_in_training, visitors
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.run import Run
-from vlae.engine.visitors import good, used_in_training, visitors
 from vlae.errors import DataError
 
 Progress = Callable[[int, int], None]

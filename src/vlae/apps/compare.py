@@ -18,12 +18,12 @@ from torch import Tensor
 
 from vlae.core.vlae import VLAE
 from vlae.data.source import LeftOut
-from vlae.engine.contact import as_bytes, as_image, write_picture
 from vlae.engine.embed import Numbers
-from vlae.engine.evidence import evidence
 from vlae.engine.guests import Guest, guests
-from vlae.engine.index import Encoder
+from vlae.engine.inspection.evidence import evidence
 from vlae.engine.measure import noise_for, placed
+from vlae.engine.retrieval.contact import as_bytes, as_image, write_picture
+from vlae.engine.retrieval.index import Encoder
 from vlae.errors import DataError
 from vlae.units import bits
 

@@ -13,18 +13,18 @@ from sklearn import metrics
 from vlae.data.imageset import ImageSet
 from vlae.data.read import write_png
 from vlae.data.source import LeftOut
-from vlae.engine.calibration import Calibration, read_reference
-from vlae.engine.conformal import share
-from vlae.engine.detection import Counted, Detection, Found
-from vlae.engine.heat import RGB, heat, marked, side_by_side
-from vlae.engine.inspect import Numbers, inspect, unusable
-from vlae.engine.look import Look
+from vlae.engine.inspection.calibration import Calibration, read_reference
+from vlae.engine.inspection.conformal import share
+from vlae.engine.inspection.detection import Counted, Detection, Found
+from vlae.engine.inspection.heat import RGB, heat, marked, side_by_side
+from vlae.engine.inspection.inspect import Numbers, inspect, unusable
+from vlae.engine.inspection.look import Look
+from vlae.engine.inspection.reference import KINDS
+from vlae.engine.inspection.regions import MOST, regions
+from vlae.engine.inspection.visitors import good, visitors
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.places import places
-from vlae.engine.reference import KINDS
-from vlae.engine.regions import MOST, regions
 from vlae.engine.run import Run, check_outside, finite, output_folder, write_text
-from vlae.engine.visitors import good, visitors
 from vlae.errors import DataError
 
 Progress = Callable[[int, int], None]

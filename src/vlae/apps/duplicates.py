@@ -11,10 +11,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from vlae.data.source import LeftOut
-from vlae.engine.chance import by_chance
-from vlae.engine.contact import tile, write_contact_sheet
-from vlae.engine.index import Index, part_of
-from vlae.engine.neighbours import By, Nearest, Neighbours
+from vlae.engine.retrieval.chance import by_chance
+from vlae.engine.retrieval.contact import tile, write_contact_sheet
+from vlae.engine.retrieval.index import Index, part_of
+from vlae.engine.retrieval.neighbours import By, Nearest, Neighbours
 from vlae.errors import DataError
 
 # Neighbours of an image that are looked at.
@@ -62,7 +62,7 @@ def duplicates(
 
     Args:
         index: the images.
-        by: which distance (``engine.neighbours``).
+        by: which distance (``engine.retrieval.neighbours``).
         within: the largest distance of near-duplicates; unset, ``by_chance`` finds it.
         sheet: where to write the groups as a picture, a row each.
         progress: told the images compared and all.

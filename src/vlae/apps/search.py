@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vlae.data.source import LeftOut
-from vlae.engine.columns import matching
-from vlae.engine.contact import tile, write_contact_sheet
 from vlae.engine.embed import Codes
-from vlae.engine.index import Index, Query, part_of
-from vlae.engine.neighbours import By, Neighbours
+from vlae.engine.retrieval.columns import matching
+from vlae.engine.retrieval.contact import tile, write_contact_sheet
+from vlae.engine.retrieval.index import Index, part_of
+from vlae.engine.retrieval.named import Query
+from vlae.engine.retrieval.neighbours import By, Neighbours
 from vlae.errors import DataError, SettingError
 
 
@@ -66,7 +67,7 @@ def search(
         index: the images.
         query: the image that they are compared with.
         count: how many.
-        by: which distance (``engine.neighbours``).
+        by: which distance (``engine.retrieval.neighbours``).
         where: conditions on what is known of the images, ``label=good``, all of which must hold.
         region: compare only the places of the code that this part of the query touches; of other images those at the same place.
         sheet: where to write query and results as a picture.

@@ -49,8 +49,8 @@ def _measure(run: Any, images: Path | None, limit: int, contract: Path | None, l
     """Audit and show; only then, where the contract is broken or images were left out, end with that."""
     from vlae.apps.audit import audit as measure
     from vlae.apps.report.audit import write_picture
-    from vlae.engine.contract import Contract, check
     from vlae.engine.guests import check_whole
+    from vlae.engine.kept.contract import Contract, check
 
     asked = Contract.read(contract) if contract else None
     with counting("Auditing") as progress:
@@ -62,7 +62,7 @@ def _measure(run: Any, images: Path | None, limit: int, contract: Path | None, l
 
 
 def _text(a: Any) -> str:
-    from vlae.engine.contract import said
+    from vlae.engine.kept.contract import said
 
     swaps = sorted(a.swaps, key=lambda swap: -swap.share)
     whole = f"{a.other_bits:.1f} bits ({a.other_low:.1f} to {a.other_high:.1f}); {a.images} images ({a.source})"

@@ -39,7 +39,7 @@ def fewshot(
 
 
 def _text(result: Any, folder: Path) -> str:
-    from vlae.engine.ask import LEAST_KINSHIP
+    from vlae.engine.labels.ask import LEAST_KINSHIP
 
     classes = ", ".join(f"{count} of {name}" for name, count in result.labels.items())
     lines = [f"{sum(result.labels.values())} labels: {classes}", "Right about labelled images that were held back (95% interval):"]

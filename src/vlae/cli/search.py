@@ -33,9 +33,9 @@ def search(
     """Find the images that are most like one image, by their codes."""
     _need(source)
     from vlae.apps.search import search as find
-    from vlae.engine.contact import check_new
     from vlae.engine.guests import check_whole
-    from vlae.engine.index import opened, query
+    from vlae.engine.retrieval.contact import check_new
+    from vlae.engine.retrieval.named import opened, query
 
     part = _region(region)
     if output:
@@ -61,9 +61,9 @@ def duplicates(
     """Find images that are there more than once: with the same pixels, or with nearly the same code."""
     _need(source)
     from vlae.apps.duplicates import duplicates as find
-    from vlae.engine.contact import check_new
     from vlae.engine.guests import check_whole
-    from vlae.engine.index import opened
+    from vlae.engine.retrieval.contact import check_new
+    from vlae.engine.retrieval.named import opened
 
     if output:
         check_new(output)
@@ -86,8 +86,8 @@ def compare(
 ) -> None:
     """Show where two images differ in layout, which the code holds, and where in texture, which it leaves out."""
     from vlae.apps.compare import compare as look
-    from vlae.engine.contact import check_new
-    from vlae.engine.index import Encoder
+    from vlae.engine.retrieval.contact import check_new
+    from vlae.engine.retrieval.index import Encoder
     from vlae.engine.run import Run
 
     check_new(output)

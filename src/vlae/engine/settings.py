@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from vlae.data.settings import DataSettings
-from vlae.engine import guide
+from vlae.engine.kept import guide
 from vlae.errors import SettingError
 
 FORMAT: Literal[1] = 1

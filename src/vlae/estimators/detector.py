@@ -16,12 +16,12 @@ from vlae.data import cache
 from vlae.data.imageset import ImageSet
 from vlae.data.settings import DataSettings
 from vlae.data.spool import identity
-from vlae.engine.conformal import Promise, promise
 from vlae.engine.embed import Numbers
-from vlae.engine.inspect import reference_of
-from vlae.engine.look import Look, look
-from vlae.engine.reference import Reference
-from vlae.engine.regions import Region, regions
+from vlae.engine.inspection.conformal import Promise, promise
+from vlae.engine.inspection.inspect import reference_of
+from vlae.engine.inspection.look import Look, look
+from vlae.engine.inspection.reference import Reference
+from vlae.engine.inspection.regions import Region, regions
 from vlae.engine.run import Run
 from vlae.errors import VlaeError
 from vlae.estimators.form import Array

@@ -16,14 +16,14 @@ from vlae.apps.fewshot.labels import Known, check_enough, known
 from vlae.apps.fewshot.picture import draw
 from vlae.data.foreign import files_of
 from vlae.data.source import LeftOut
-from vlae.engine.ask import ask, doubts, kinship
 from vlae.engine.batches import random
-from vlae.engine.classify import FITS, Classifier, HeldOut, Indices, Labelled, Labels, cross_validated, predicted
-from vlae.engine.curve import Progress, curve
 from vlae.engine.embed import Codes
-from vlae.engine.fewshot import PREDICTIONS, Accuracy, Fewshot
-from vlae.engine.index import Index
-from vlae.engine.neighbours import some_of
+from vlae.engine.labels.ask import ask, doubts, kinship
+from vlae.engine.labels.classify import FITS, Classifier, HeldOut, Indices, Labelled, Labels, cross_validated, predicted
+from vlae.engine.labels.curve import Progress, curve
+from vlae.engine.labels.fewshot import PREDICTIONS, Accuracy, Fewshot
+from vlae.engine.retrieval.index import Index
+from vlae.engine.retrieval.neighbours import some_of
 from vlae.engine.run import Run, check_outside, output_folder, write_json, write_text
 from vlae.engine.settings import FORMAT
 

@@ -9,10 +9,10 @@ from sklearn.decomposition import PCA
 
 from vlae.data.convert import resize
 from vlae.data.read import Pixels
-from vlae.engine.classify import Indices, anywhere, standardised
-from vlae.engine.curve import Progress
 from vlae.engine.embed import Codes, Numbers
-from vlae.engine.index import Encoder, Index, of_folder, of_run, part_of
+from vlae.engine.labels.classify import Indices, anywhere, standardised
+from vlae.engine.labels.curve import Progress
+from vlae.engine.retrieval.index import Encoder, Index, of_folder, of_run, part_of
 from vlae.engine.run import Run
 from vlae.errors import SettingError
 

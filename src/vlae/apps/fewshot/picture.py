@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vlae.data.files import beside
-from vlae.engine.curve import Point
+from vlae.engine.labels.curve import Point
 
 # Okabe and Ito's colours, told apart by every eye: the first, blue, is always the code.
 COLOURS = ("#0072b2", "#e69f00", "#6a6a6a", "#009e73", "#cc79a7", "#56b4e9")

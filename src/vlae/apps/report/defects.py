@@ -8,9 +8,9 @@ from vlae.apps.report import plots
 from vlae.apps.report.pictures import Picture, encoded
 from vlae.apps.report.sections import Section, Told
 from vlae.apps.report.words import Words, number, short
-from vlae.engine.calibration import Calibration, calibrated
-from vlae.engine.conformal import Promise
-from vlae.engine.detection import Counted, Detection, Found, pictures
+from vlae.engine.inspection.calibration import Calibration, calibrated
+from vlae.engine.inspection.conformal import Promise
+from vlae.engine.inspection.detection import Counted, Detection, Found, pictures
 
 # From so many standard deviations on, the global evidence is told.
 UNLIKE = 4.0

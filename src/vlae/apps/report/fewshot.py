@@ -13,10 +13,10 @@ from vlae.apps.report.pictures import levels_shown, thumbnail, within
 from vlae.apps.report.sections import Section, Told
 from vlae.apps.report.words import Words, number, short
 from vlae.data.manifest import read_manifest
-from vlae.engine.ask import LEAST_KINSHIP
-from vlae.engine.classify import FITS
-from vlae.engine.curve import Point, interval
-from vlae.engine.fewshot import PREDICTIONS, Accuracy, Fewshot
+from vlae.engine.labels.ask import LEAST_KINSHIP
+from vlae.engine.labels.classify import FITS
+from vlae.engine.labels.curve import Point, interval
+from vlae.engine.labels.fewshot import PREDICTIONS, Accuracy, Fewshot
 from vlae.engine.measure import load
 from vlae.engine.results import measured
 from vlae.engine.run import Run

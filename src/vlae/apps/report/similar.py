@@ -9,11 +9,11 @@ from vlae.apps.report.pictures import Picture, levels_shown, thumbnail, within
 from vlae.apps.report.sections import Section, Told
 from vlae.apps.report.words import figure, number, short
 from vlae.data.imageset import ImageSet
-from vlae.engine.chance import by_chance
 from vlae.engine.embed import Codes, common_places, embed
-from vlae.engine.index import usable
 from vlae.engine.measure import chosen, load
-from vlae.engine.neighbours import Nearest, Neighbours, some_of
+from vlae.engine.retrieval.chance import by_chance
+from vlae.engine.retrieval.index import usable
+from vlae.engine.retrieval.neighbours import Nearest, Neighbours, some_of
 
 Numbers = npt.NDArray[np.int64]
 

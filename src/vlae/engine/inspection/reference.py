@@ -1,0 +1,204 @@
+"""What good parts look like to a model: how strong evidence usually is on them, so that the same number means the same on every image.
+
+B images, H and W height and width, h and w places of a grid code, K channels of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from vlae.engine.inspection.evidence import Code, Evidence, PixelEvidence
+from vlae.units import NATS_PER_BIT
+
+# Sides of the squares over which surprise is summed.
+SIDES = (3, 5, 9)
+# Predicted entropy is told apart in so many bins, to find what the model gets wrong however rough a texture is.
+BINS = 16
+# With fewer images than this, or on larger ones, places are not told apart.
+LEAST_IMAGES, MOST_PIXELS = 20, 2**18
+# A unit of strength is what one good image in ten shows somewhere.
+UNIT = 0.9
+KINDS = ("texture", "layout")
+"""texture: pixels that window and code do not explain; layout: a code that costs more or less than good parts' codes do there"""
+
+
+class PixelStrengths(NamedTuple):
+    """How strong the evidence in pixels is, in units of what good parts show: 1 is what one good image in ten shows somewhere."""
+
+    texture: Float[Tensor, "B H W"]
+    bits: Float[Tensor, "B H W"]
+    """surprise less the residual, pixel by pixel: additive over regions"""
+
+
+class LayoutStrengths(NamedTuple):
+    """How strong the evidence in codes is, in the same units."""
+
+    layout: Float[Tensor, "B h w"]
+    bits: Float[Tensor, "B h w"]
+    """bits that the code costs more than there on good parts: additive"""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The evidence that good parts show. All of it is tensors, so that it is kept as one file."""
+
+    entropy: Float[Tensor, " bins"]
+    """the middles of the bins of predicted entropy, in bits"""
+    residual: Float[Tensor, " bins"]
+    """the mean surprise there: what the model gets wrong however rough the texture"""
+    excess: Float[Tensor, " bins"]
+    """how many times larger the variance of the surprise is than the model expects"""
+    mean: dict[str, Tensor]
+    deviation: dict[str, Tensor]
+    """of each statistic on good parts: by place, (H, W) or (h, w), or one number for all places, ()"""
+    unit: dict[str, Tensor]
+    """the quantile ``UNIT`` of the highest standardised value of good images"""
+    gain: Float[Tensor, " 2"]
+    """mean and standard deviation of the gain"""
+    usual: Float[Tensor, "K h w"]
+    """the mean code of good parts by place; of shape (0, 0, 0) where places are not told apart"""
+    whitening: Float[Tensor, "h w K K"]
+    """what makes the deviation from it standard normal"""
+
+    def fits(self, size: tuple[int, int] | None, code: tuple[int, ...]) -> bool:
+        """Whether it can be that of images of this size (None where places are not told apart) and a code of this shape, (0,) without one.
+
+        A file that was read may hold anything; of what is no number no evidence would ever be told.
+        """
+        channels, *places = code if len(code) == 3 else (code[0], 1, 1) if code[0] else (1, 0, 0)
+        layout = (("layout prior", "layout place") if size else ("layout prior",)) if code[0] else ()
+        tables = {**{f"texture {side}": size or () for side in SIDES}, **{name: tuple(places) if size else () for name in layout}}
+        usual = (channels, *places) if size else (0, 0, 0)
+        curves = self.entropy, self.residual, self.excess
+        above_zero = *self.deviation.values(), *self.unit.values(), self.excess, self.gain.flatten()[1:]
+        return (
+            {tuple(t.shape) for t in curves} == {(self.entropy.numel(),)} != {(0,)}
+            and (self.gain.shape, self.usual.shape, self.whitening.shape) == ((2,), usual, (*usual[1:], usual[0], usual[0]))
+            and all({name: tuple(t.shape) for name, t in part.items()} == tables for part in (self.mean, self.deviation))
+            and {name: tuple(t.shape) for name, t in self.unit.items()} == dict.fromkeys(tables, ())
+            and all(bool(t.isfinite().all()) for t in (*curves, self.gain, self.usual, self.whitening, *self.mean.values(), *above_zero))
+            and all(bool((t > 0).all()) for t in above_zero)
+        )
+
+    def pixels(self, e: PixelEvidence) -> PixelStrengths:
+        """How strong the evidence in pixels is against that in good parts."""
+        bits, variance = self._corrected(e)
+        strongest = reduce(torch.maximum, (self._strength(name, value) for name, value in _sums(bits, variance)))
+        return PixelStrengths(strongest, bits)
+
+    def layout(self, code: Code) -> LayoutStrengths:
+        """How strong the evidence in codes is; none without a code."""
+        if not code.bits.numel():
+            return LayoutStrengths(code.bits, code.bits)
+        found = dict(self._layout(code))
+        strengths = reduce(torch.maximum, (self._strength(name, value) for name, value in found.items()))
+        bits = {name: value - self.mean[name] for name, value in found.items()}
+        return LayoutStrengths(strengths, bits.get("layout place", bits["layout prior"]))
+
+    def _layout(self, code: Code) -> Iterator[tuple[str, Tensor]]:
+        """What codes cost under the prior; and, where places are told apart, under a normal distribution of good parts' codes at each."""
+        yield "layout prior", code.bits
+        if self.usual.numel():
+            off = torch.einsum("hwkl,nlhw->nkhw", self.whitening, code.by_place - self.usual)
+            yield "layout place", off.square().sum(1) / (2 * NATS_PER_BIT)
+
+    def unlike(self, gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Global evidence: by how many standard deviations of good parts the whole model saves less over its window alone."""
+        return (self.gain[0] - gain) / self.gain[1]
+
+    def _corrected(self, e: PixelEvidence) -> tuple[Tensor, Tensor]:
+        """The surprise less its residual, and its variance as it is."""
+        return e.surprise - _between(e.entropy, self.entropy, self.residual), e.variance * _between(e.entropy, self.entropy, self.excess)
+
+    def _strength(self, name: str, value: Tensor) -> Tensor:
+        return ((value - self.mean[name]) / self.deviation[name]).abs() / self.unit[name]
+
+
+def _sums(bits: Float[Tensor, "B H W"], variance: Float[Tensor, "B H W"]) -> Iterator[tuple[str, Tensor]]:
+    """The surprise summed over squares, in units of the deviation that is expected of the sum."""
+    for side in SIDES:
+        yield f"texture {side}", summed(bits, side) / summed(variance, side).clamp_min(1e-6).sqrt()
+
+
+def summed(values: Float[Tensor, "B H W"], side: int) -> Float[Tensor, "B H W"]:
+    """The sum over the square of this odd side around each pixel; beyond the border there is nothing."""
+    rows = F.avg_pool2d(values.unsqueeze(1), (side, 1), 1, (side // 2, 0))
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2)).squeeze(1) * side**2
+
+
+def _between(at: Tensor, knots: Float[Tensor, " n"], values: Float[Tensor, " n"]) -> Tensor:
+    """Linear interpolation, constant beyond the ends."""
+    if len(knots) == 1:
+        return values.expand_as(at)
+    right = torch.bucketize(at, knots).clamp(1, len(knots) - 1)
+    low, high = knots[right - 1], knots[right]
+    share = ((at - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+    return torch.lerp(values[right - 1], values[right], share)
+
+
+def fitted(found: Sequence[Evidence], by_place: bool) -> Reference:
+    """The reference of good parts from the evidence in them, batch by batch.
+
+    Args:
+        found: batches of evidence, each of images of one size; all of one size where ``by_place``.
+        by_place: whether places are told apart: for parts that always lie alike.
+    """
+    entropy, residual, excess = _residuals([e.pixels for e in found])
+    gains = torch.cat([e.gain for e in found if e.gain is not None] or [torch.tensor([0.0, 0.0])])
+    gain = torch.stack([gains.mean(), gains.std().clamp_min(1e-6)])
+    usual = _usual(torch.cat([e.code.by_place for e in found])) if by_place else (torch.empty(0, 0, 0), torch.empty(0, 0, 0, 0))
+    raw = Reference(entropy, residual, excess, {}, {}, {}, gain, *usual)
+    values: dict[str, list[Tensor]] = {}
+    for e in found:
+        layout = raw._layout(e.code) if e.code.bits.numel() else ()
+        for name, value in (*_sums(*raw._corrected(e.pixels)), *layout):
+            values.setdefault(name, []).append(value)
+    mean, deviation, unit = {}, {}, {}
+    for name, parts in values.items():
+        mean[name], deviation[name] = _by_place(torch.cat(parts)) if by_place else _everywhere(parts)
+        highest = torch.cat([((part - mean[name]) / deviation[name]).abs().flatten(1).amax(1) for part in parts])
+        unit[name] = highest.quantile(UNIT).clamp_min(1e-6)
+    return replace(raw, mean=mean, deviation=deviation, unit=unit)
+
+
+def _usual(z: Float[Tensor, "n K h w"]) -> tuple[Tensor, Tensor]:
+    """Mean and whitening of codes by place, the covariance drawn towards the mean variances of all places."""
+    n, mean = len(z), z.mean(0)
+    off = z - mean
+    covariance = torch.einsum("nkhw,nlhw->hwkl", off, off) / max(1, n - 1)
+    share = n / (n + LEAST_IMAGES)
+    common = covariance.diagonal(dim1=2, dim2=3).mean((0, 1)).clamp_min(1e-9)
+    drawn = share * covariance + (1 - share) * common.diag()
+    # In the order of memory that a file gives back: in another one the last bit of a score would be another.
+    return mean, torch.linalg.inv(torch.linalg.cholesky(drawn)).contiguous()
+
+
+def _residuals(found: Sequence[PixelEvidence]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean surprise, and its variance against the expected one, by bins of entropy that hold equally many pixels."""
+    step = max(1, sum(e.entropy.numel() for e in found) // 2**21)
+    entropy, surprise, variance = (torch.cat([getattr(e, name).flatten()[::step] for e in found]) for name in ("entropy", "surprise", "variance"))
+    order = entropy.argsort()
+    count = max(1, min(BINS, len(order) // 2))  # at least two pixels in each
+    bins = [part.tensor_split(count) for part in (entropy[order], surprise[order], variance[order])]
+    middles, residual = (torch.stack([part.mean() for part in parts]) for parts in bins[:2])
+    excess = torch.stack([s.var() / v.mean().clamp_min(1e-6) for s, v in zip(bins[1], bins[2], strict=True)])
+    return middles, residual, excess.clamp_min(1e-3)
+
+
+def _by_place(values: Float[Tensor, "n H W"]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation place by place, the variance drawn towards that of all places as if ``LEAST_IMAGES`` more images had that."""
+    variance = values.var(0)
+    share = len(values) / (len(values) + LEAST_IMAGES)
+    return values.mean(0), (share * variance + (1 - share) * variance.mean()).clamp_min(1e-12).sqrt()
+
+
+def _everywhere(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over all places."""
+    every = torch.cat([part.flatten() for part in parts])
+    return every.mean(), every.std().clamp_min(1e-6)

@@ -1,0 +1,1 @@
+"""What a few labels are worth: classifiers of codes, their curve, and what to label next."""
