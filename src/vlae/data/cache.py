@@ -113,7 +113,7 @@ def _listing(settings: DataSettings, cache: Path) -> Listing:
     if folder.is_dir():
         listing = list_files(folder, skip=cache)
         if not listing.files:
-            raise DataError(f"{folder} is empty", rule=rule, do="Set data.folder to the folder of your images")
+            raise DataError(f"{folder} is empty", rule=rule, do="Give the folder of your images")
         return listing
     if not folder.exists():
         do = "Correct data.folder, or name the folder that it lies in by the environment variable VLAE_DATA"
@@ -198,7 +198,7 @@ def _nothing(folder: Path, left_out: Sequence[LeftOut]) -> DataError:
         f"{folder} holds no image that can be used",
         rule="Images are PNG, JPEG, BMP, TIFF or WebP files",
         found="; ".join(f"{count} x {reason}" for reason, count in reasons) or "no files",
-        do="Set data.folder to the folder of your images, or mend them",
+        do="Give the folder of your images, or mend them",
     )
 
 
