@@ -36,7 +36,7 @@ PIXELS = ["keep.window=stack6", "model.width=16", "model.pointwise=0"]
 FACTORISED = ["keep.window=none"]
 CODE = [
     *("keep.code=vector", "keep.dims=64", "model.map_channels=16", "model.hidden=450", "model.widths=[16,16,32,32]", "model.blocks=[0,1,1,0]"),
-    *("objective.floor=0.12", "objective.plain_after=0.3"),
+    *("objective.floor=0.12", "objective.plain_after=0.3", "objective.warmup=1000"),
 ]
 GAUSSIAN = ["model.prior=gaussian"]
 IAF = ["model.prior=gaussian", "model.posterior=iaf", "model.posterior_steps=4"]
@@ -51,7 +51,10 @@ VARIANTS = {
     "VLAE: PixelCNN decoder, AF prior": [*PIXELS, *CODE, *AF],
 }
 OURS = "VLAE: PixelCNN decoder, AF prior"
-TRAINING = ["train.batch=64", "train.decay=0.6", "train.ema=0.998", "train.validate_images=1000", "train.precision=bf16-mixed"]
+TRAINING = [
+    *("train.batch=64", "train.optimizer=adam", "train.learning_rate=0.004", "train.decay=0.6", "train.ema=0.998"),
+    *("train.validate_images=1000", "train.precision=bf16-mixed"),
+]
 SAMPLES, IMAGES, PILOT = 128, 1000, 20
 Nats = np.ndarray
 
