@@ -14,7 +14,6 @@ Runs that are there already are gone on with. Run nothing beside it.
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from runs import trained
 from vlae.apps import train as trainer
 from vlae.apps.evaluate import evaluate
 from vlae.core.estimate import Estimate
-from vlae.engine.fit import Trainer
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
@@ -55,21 +53,20 @@ TRAINING = [
     *("train.batch=64", "train.optimizer=adam", "train.learning_rate=0.004", "train.decay=0.6", "train.ema=0.998"),
     *("train.validate_images=1000", "train.precision=bf16-mixed"),
 ]
-SAMPLES, IMAGES, PILOT = 128, 1000, 20
-Nats = np.ndarray
+SAMPLES, IMAGES = 128, 1000
+# The steps after whose time the others are counted; a training tells its time at the first and at each fiftieth.
+PILOT = 50
 
 
 def steps_within(minutes: float, source: Path, settings: Sequence[str]) -> int:
-    """How many steps of a model fit into so many minutes, from the median time of a few."""
+    """How many steps of a model fit into so many minutes, from the time of a few."""
     with tempfile.TemporaryDirectory() as folder:
-        run = trainer.prepare(load_settings(None, settings, {"data.folder": source, "train.steps": PILOT}), Path(folder) / "run")
-        training, times = Trainer(run, run.images()), []
-        training.start()
-        for _ in range(PILOT):
-            began = time.perf_counter()
-            training._step()
-            times.append(time.perf_counter() - began)
-    return max(1, int(60 * minutes / float(np.median(times))))
+        pilot = {"data.folder": source, "train.steps": PILOT, "train.validate_every": PILOT}
+        run = trainer.prepare(load_settings(None, settings, pilot), Path(folder) / "run")
+        trainer.train(run, lambda told: None)
+        lines = run.metrics()
+    each = (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
+    return max(1, int(60 * minutes / each))
 
 
 def made(name: str, source: Path, folder: Path, minutes: float, more: Sequence[str]) -> Run:
@@ -82,7 +79,7 @@ def made(name: str, source: Path, folder: Path, minutes: float, more: Sequence[s
     return trained(source, folder, [*settings, f"train.steps={steps}", f"train.validate_every={max(1, steps // 5)}"])
 
 
-def likelihoods(run: Run, limit: int) -> tuple[Evaluation, Nats]:
+def likelihoods(run: Run, limit: int) -> tuple[Evaluation, np.ndarray]:
     """The importance-sampled likelihood of the test images, and that of each in order, in nats."""
     found = evaluate(run, "test", SAMPLES if run.settings.keep.code != "none" else 1, limit)
     lines = (run.folder / "results" / "per_image-test.jsonl").read_text(encoding="utf-8").splitlines()

@@ -24,11 +24,11 @@ from vlae.engine.run import Run
 from vlae.units import bits
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
-COUNT, DECODINGS = 10, 2
+COUNT, DECODINGS, FRAME = 10, 2, 190
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty picture."""
+    """An empty picture of so many inches."""
     drawn = Figure(figsize=(width, height), facecolor="white", layout="constrained")
     FigureCanvasAgg(drawn)
     return drawn
@@ -65,15 +65,15 @@ def strip(run: Run) -> NDArray[np.uint8]:
     group = Group(numbers, load(images, numbers, seed))
     model = run.model(torch.device("cpu"))
     rows = [group.x, *(decode(model, group, seed, sample) for sample in range(DECODINGS))]
-    framed = np.pad(torch.cat(rows, dim=2)[:, 0].numpy() > 0, ((0, 0), (1, 1), (1, 1)))
-    return np.concatenate([255 * image.astype(np.uint8) for image in framed], axis=1)
+    framed = [np.pad(np.where(row[:, 0].numpy() > 0, np.uint8(0), np.uint8(255)), ((0, 0), (1, 1), (1, 1)), constant_values=FRAME) for row in rows]
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in framed], axis=0)
 
 
 def lossy(runs: Sequence[Run]) -> Figure:
     """Originals beside decodings of their codes, set by set."""
-    drawn = figure(7.2, 2.4 * len(runs))
+    drawn = figure(7.2, 2.5 * len(runs))
     for axes, run in zip(drawn.subplots(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
-        axes.imshow(255 - strip(run), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.imshow(strip(run), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(f"{run.folder.name}: test images above, two decodings of the code of each below", loc="left", fontsize=10)
         axes.axis("off")
     return drawn
@@ -109,7 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dial", type=Path, help="what benchmarks/window_dial.py printed with --json")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
     options = parser.parse_args(arguments)
-    pictures = {"hours": hours(table())}
+    pictures = {}
+    if any(line.get("validation") for line in table()):
+        pictures["hours"] = hours(table())
     if options.runs:
         pictures["reproduced"] = lossy([Run.open(folder) for folder in options.runs])
     if options.dial:

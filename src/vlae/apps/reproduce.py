@@ -249,10 +249,10 @@ def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
             text.append(f"{line['row']:<24} {'not yet':>15} {paper}")
             continue
         measured = f"{_number(line['kl_nats'], 1):>5} {line['importance_samples']:5} {line['n_images']:6} "
-        measured += f"{_number(line['hours'], 1):>5} {line['seed']:4}"
+        measured += f"{_number(line['hours'], 2):>5} {line['seed']:4}"
         text.append(f"{line['row']:<24} {figure(line):>15} {paper} {measured}  {line['device']}")
     for line in lines:
         if line.get("validation"):
-            fell = ", ".join(f"{bound:.1f} at {hours:.1f} h" for hours, bound in line["validation"])
+            fell = ", ".join(f"{bound:.1f} at {hours:.2f} h" for hours, bound in line["validation"])
             text.append(f"{line['row']}, seed {line['seed']}, validation bound: {fell}")
     return "\n".join(text)
