@@ -246,7 +246,7 @@ def as_text(lines: Sequence[Mapping[str, Any]]) -> str:
     for line in lines:
         paper = f"{line['paper'] or '-':>6} {line['unit']:<8}"
         if "nll_nats" not in line:
-            text.append(f"{line['row']:<24} {'not yet':>15} {paper}")
+            text.append(f"{line['row']:<24} {'not yet':>15} {paper}".rstrip())
             continue
         measured = f"{_number(line['kl_nats'], 1):>5} {line['importance_samples']:5} {line['n_images']:6} "
         measured += f"{_number(line['hours'], 2):>5} {line['seed']:4}"
