@@ -62,7 +62,7 @@ def test_snippets_of_python_run(page: Path) -> None:
     snippets = doctest.DocTestParser().get_doctest(source, {}, page.name, str(page), 0)
     said: list[str] = []
     assert doctest.DocTestRunner(verbose=False).run(snippets, out=said.append).failed == 0, "".join(said)
-    assert bool(snippets.examples) == (page.name in ("windows.md", "wavefront.md", "audit.md", "few-labels.md"))
+    assert bool(snippets.examples) == (page.name in ("windows.md", "wavefront.md", "audit.md", "few-labels.md", "reproduction.md"))
 
 
 @ANY_PAGE

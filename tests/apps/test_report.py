@@ -385,7 +385,8 @@ def protocols() -> Iterator[str]:
     for depth, binarise, code, split, samples in product(
         (1, 8, 16), ("none", "static", "dynamic"), ("none", "grid"), ("train", "validation", "test"), (1, 64)
     ):
-        settings = SimpleNamespace(data=SimpleNamespace(binarise=binarise), keep=SimpleNamespace(code=code))
+        train = SimpleNamespace(precision="bf16-mixed")
+        settings = SimpleNamespace(data=SimpleNamespace(binarise=binarise), keep=SimpleNamespace(code=code), train=train)
         yield _protocol(SimpleNamespace(facts=SimpleNamespace(depth=depth), settings=settings), split, 12, samples)
 
 
