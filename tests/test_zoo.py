@@ -1,6 +1,5 @@
 """The models that are handed on: they load by their names, are small, and give their figures again from the images."""
 
-import math
 import shutil
 from pathlib import Path
 
@@ -47,4 +46,4 @@ def test_the_images_cost_what_they_cost_then(name: str, tmp_path: Path, monkeypa
     figure, found = read_json(ZOO / name / OWN_FIGURE), evaluate(run, "test", samples=1)
     assert nats(found.rate_bits) == pytest.approx(figure["kl_nats"], rel=1e-3) and found.n_images == figure["n_images"]
     # The bound lies above what many samples come to, and not far above.
-    assert figure["nll_nats"] < found.nll_nats + 2 * math.hypot(found.nll_nats_se, figure["nll_nats_se"]) < figure["nll_nats"] + 4
+    assert figure["nll_nats"] < found.nll_nats < figure["nll_nats"] + 5
