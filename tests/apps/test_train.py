@@ -206,8 +206,18 @@ def test_a_training_starts_from_the_weights_of_another_run(tmp_path: Path) -> No
     "word, told",
     [("keep.window=r1", "keep.window is r1"), ("data.size=[9,9]", "of the same kind"), ("train.start=nowhere", "is not a run")],
 )
-def test_a_training_starts_from_nothing_that_is_unlike(tmp_path: Path, word: str, told: str) -> None:
+def test_a_training_starts_from_nothing_that_is_unlike_it(tmp_path: Path, word: str, told: str) -> None:
     images = good(tmp_path / "images")
     assert vlae("train", images, "-o", tmp_path / "first", *TINY)[0] == 0
     code, said = vlae("train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", word)
     assert code in (2, 4) and told in said and "Traceback" not in said and not (tmp_path / "next").exists()
+
+
+def test_a_training_does_not_start_from_damaged_weights(tmp_path: Path) -> None:
+    images = good(tmp_path / "images")
+    assert vlae("train", images, "-o", tmp_path / "first", *TINY)[0] == 0
+    weights = Run.open(tmp_path / "first").weights
+    for content in (weights.read_bytes()[:-7], b""):
+        weights.write_bytes(content)
+        code, said = vlae("train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", "train.batch=4")
+        assert code == 4 and "damaged" in said and "Traceback" not in said and not (tmp_path / "next").exists()

@@ -1,5 +1,7 @@
 """Training on from the weights of another run: for more images, for longer, or for images that are only a little different."""
 
+import torch
+
 from vlae.engine.run import Run
 from vlae.engine.settings import ImageFacts, Settings
 from vlae.errors import SettingError
@@ -9,13 +11,13 @@ def started(settings: Settings) -> tuple[Settings, Run | None]:
     """The settings with what is kept and the model of the run that they start from, and that run.
 
     Raises:
-        RunError: it is no run, or has no weights.
+        RunError: it is no run, or its weights are missing or damaged.
         SettingError: another model is asked for.
     """
     if settings.train.start is None:
         return settings, None
     start, before = settings.train.start, Run.find(settings.train.start)
-    before.fingerprint()
+    before.model(torch.device("cpu"))  # told before anything is made: its weights are there, and whole
     _check_model(settings, before)
     train = settings.train.model_copy(update={"start": start.resolve() if start.is_dir() else start})
     data = settings.data if settings.data.size else settings.data.model_copy(update={"size": before.settings.data.size})
