@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from vlae.apps.reproduce import table
@@ -52,6 +53,7 @@ def hours(lines: Sequence[dict[str, Any]]) -> Figure:
         if line["paper"]:
             axes.axhline(line["paper"], color=colour, linestyle="--", linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.set_ylabel("nats an image, validation bound")
