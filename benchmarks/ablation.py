@@ -70,8 +70,8 @@ def steps_within(minutes: float, source: Path, settings: Sequence[str]) -> int:
 
 
 def made(name: str, source: Path, folder: Path, minutes: float, more: Sequence[str]) -> Run:
-    """The trained run of a variant; how many steps it takes is found once and kept beside it."""
-    settings, kept = [*VARIANTS[name], *TRAINING, *more], folder.with_name(f"{folder.name}.steps.json")
+    """The trained run of a variant; how many steps fit into the minutes is found once and kept beside it."""
+    settings, kept = [*VARIANTS[name], *TRAINING, *more], folder.with_name(f"{folder.name}.{minutes:g}-minutes.json")
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(steps_within(minutes, source, settings)), encoding="utf-8")

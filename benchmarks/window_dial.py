@@ -50,12 +50,12 @@ def accuracies(run: Run) -> dict[str, float]:
 
 def measured(window: str, source: Path, output: Path, more: Sequence[str], limit: int) -> dict[str, Any]:
     """What a window comes to; kept beside its run once it is known."""
-    kept = output / f"{window}.json"
-    if kept.is_file():
-        found: dict[str, Any] = read_json(kept)
-        return found
     decoder = [] if window == "none" else ["model.width=16", "model.pointwise=0"]
     run = trained(source, output / window, [f"keep.window={window}", *decoder, *CODE, *TRAINING, *more])
+    kept = output / f"{window}-{limit}.json"
+    if kept.is_file():  # of this run: another one would have been refused
+        found: dict[str, Any] = read_json(kept)
+        return found
     e = evaluate(run, "test", SAMPLES, limit)
     assert run.facts.size is not None
     seen = min(len(Window.of(window, image=run.facts.size).offsets), run.facts.size[0] * run.facts.size[1] - 1)
