@@ -1,15 +1,17 @@
 """Images by their codes: those of a run, a folder and an archive agree, and what cannot be compared is told."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from vlae.archive.archive import Archive
 from vlae.archive.parts import Damaged, Row, names_path, read_part, write_part
-from vlae.engine.embed import Codes
+from vlae.engine.embed import Codes, embed
 from vlae.engine.retrieval import archived, index
 from vlae.engine.retrieval.archived import comparing, of_archive
 from vlae.engine.retrieval.columns import columns_of, matching
@@ -62,6 +64,33 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 def encoder(folder: Path) -> Encoder:
     return Encoder.of(Run.open(folder / "run"))
+
+
+def test_the_codes_of_a_run_are_computed_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    shutil.rmtree(run / "results", ignore_errors=True)
+    first, looks, kept = of_run(encoder(tmp_path)), list[int](), run / "results" / "codes.safetensors"
+    monkeypatch.setattr(index, "embed", lambda *given: looks.append(1) or embed(*given))
+
+    def again(said: int) -> None:
+        codes = of_run(encoder(tmp_path)).codes
+        assert len(looks) == said
+        assert all(np.array_equal(one, other) for one, other in zip(codes, first.codes, strict=True))
+
+    again(0)
+    kept.write_bytes(kept.read_bytes()[:-8])
+    again(1)
+    again(1)
+    weights = {name: tensor.half() for name, tensor in load_file(run / "weights.safetensors").items()}
+    save_file(weights, run / "weights.safetensors", {"format": "1"})
+    assert not np.array_equal(of_run(encoder(tmp_path)).codes.mean, first.codes.mean) and len(looks) == 2
+
+
+def test_a_search_does_not_fail_where_codes_cannot_be_kept(folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    shutil.rmtree(run / "results", ignore_errors=True)
+    (run / "results").write_text("in the way")
+    assert len(of_run(encoder(tmp_path))) == COUNT
 
 
 def synthetic(mean: np.ndarray, std: float = 0.1, places: int | None = None, **more: object) -> Index:

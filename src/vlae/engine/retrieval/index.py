@@ -4,6 +4,7 @@ n images, D numbers of a code.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch
 from vlae.core.codes import Posterior
 from vlae.core.vlae import VLAE
 from vlae.data.foreign import files_of
+from vlae.data.imageset import ImageSet
 from vlae.data.listing import list_files
 from vlae.data.read import Pixels
 from vlae.data.scan import scan_folder
@@ -27,8 +29,8 @@ from vlae.engine.guests import Guest, guests
 from vlae.engine.measure import placed
 from vlae.engine.retrieval.columns import Column, columns_of
 from vlae.engine.retrieval.neighbours import some_of
-from vlae.engine.run import Run
-from vlae.errors import DataError, SettingError
+from vlae.engine.run import Run, load_tensors, save_tensors
+from vlae.errors import DataError, DiskError, RunError, SettingError
 
 Progress = Callable[[int, int], None]
 Size = tuple[int, int]
@@ -126,13 +128,31 @@ def of_run(encoder: Encoder, progress: Progress | None = None) -> Index:
         RunError: the images are gone.
     """
     run, images, places = encoder.run, encoder.run.images(), encoder.places()
-    codes = embed(encoder.model, images, np.arange(len(images)), places or 1, run.settings.train.seed, progress)
+    codes = _codes(encoder, images, places, progress)
     text = {"split": images.split.tolist(), "label": images.labels, "lot": images.lots}
     columns = {name: np.array(values, object) for name, values in text.items()} | dict(images.factors)
     depth = 8 if images.dynamic else images.depth
     dropped = images.duplicates - (len(images) - len(set(images.sha256)))
     about = (run.folder, images.names, images.sha256, images.sizes, codes, columns, places, ())
     return checked(Index(*about, picture=lambda n: Picture(images.pixels(n), depth), kept_once=dropped))
+
+
+def _codes(encoder: Encoder, images: ImageSet, places: int | None, progress: Progress | None) -> Codes:
+    """The codes of all images of a run: those that are kept from the last time, where they are of the same weights, or else new ones."""
+    run, path, weights = encoder.run, encoder.run.folder / "results" / "codes.safetensors", encoder.run.fingerprint()
+    channels, *grid = encoder.model.code_shape(*images.sizes[0].tolist())
+    shape = len(images), channels * (places or 1) ** len(grid)
+    kept = {"mean": torch.empty(shape), "std": torch.empty(shape)}
+    try:
+        if load_tensors(path, kept).get("weights") == weights:
+            return Codes(kept["mean"].double().numpy(), kept["std"].double().numpy())
+    except RunError:  # not there, or damaged
+        pass
+    codes = embed(encoder.model, images, np.arange(len(images)), places or 1, run.settings.train.seed, progress)
+    with suppress(DiskError):  # a search must not fail because its codes cannot be kept
+        run.check_results()
+        save_tensors(path, {name: torch.from_numpy(values).float() for name, values in codes._asdict().items()}, weights=weights)
+    return codes
 
 
 def of_folder(encoder: Encoder, folder: Path, progress: Progress | None = None) -> Index:
