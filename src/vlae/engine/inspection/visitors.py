@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unicodedata import normalize
 
 from vlae.data import cache
 from vlae.data.files import disk_errors
@@ -14,8 +15,8 @@ from vlae.data.settings import DataSettings
 from vlae.data.spool import Progress
 from vlae.engine.run import Run
 
-GOOD = ("good", "ok", "normal", "free")
-"""labels that say that an image is good"""
+GOOD = ("good", "ok", "normal", "free", "良品", "良", "正常", "合格")
+"""labels that say that an image is good, in whatever case and width"""
 
 
 @contextmanager
@@ -53,4 +54,4 @@ def used_in_training(run: Run, images: ImageSet) -> list[str]:
 
 def good(run: Run, label: str | None) -> bool:
     """Whether a label says that an image is good: none, the one that was trained on, or a word that is used for it."""
-    return label is None or label == run.settings.data.only_label or label.lower() in GOOD
+    return label is None or label == run.settings.data.only_label or normalize("NFKC", label).strip().lower() in GOOD

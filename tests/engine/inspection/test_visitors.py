@@ -1,0 +1,46 @@
+"""Images that a run is shown: which labels say that one is good, and which it has seen before."""
+
+from pathlib import Path
+
+import pytest
+
+from vlae.engine.inspection.visitors import good, used_in_training, visitors
+from vlae.engine.run import Run
+
+from ...test_cli import TINY, picture, vlae
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of images of noise, beside them."""
+    folder = tmp_path_factory.mktemp("visited")
+    for n in range(24):
+        picture(folder / "images" / f"{n:02d}.png", (12, 12), seed=n)
+    code, said = vlae("train", folder / "images", "-o", folder / "run", *TINY)
+    assert code == 0, said
+    return Run.open(folder / "run")
+
+
+@pytest.mark.parametrize("label", [None, "good", "OK", " Normal ", "ＯＫ", "良品", "合格"])
+def test_words_for_good(run: Run, label: str | None) -> None:
+    assert good(run, label)
+
+
+@pytest.mark.parametrize("label", ["scratch", "not good", "不良品", "不合格", "NG", ""])
+def test_words_for_other_than_good(run: Run, label: str) -> None:
+    assert not good(run, label)
+
+
+def test_the_label_that_was_trained_on_is_good(run: Run) -> None:
+    own = run.settings.data.model_copy(update={"only_label": "A級"})
+    assert good(Run(run.folder, run.settings.model_copy(update={"data": own}), run.facts), "A級") and not good(run, "A級")
+
+
+def test_images_that_were_trained_on_are_known_by_their_pixels(run: Run, tmp_path: Path) -> None:
+    images = run.images()
+    seen = {images.names[n] for split in ("train", "validation") for n in images.indices(split)}
+    for n in range(20, 28):  # the last four are new
+        picture(tmp_path / f"renamed{n}.png", (12, 12), seed=n)
+    with visitors(run, tmp_path) as shown:
+        assert sorted(used_in_training(run, shown)) == [f"renamed{n}.png" for n in range(20, 28) if f"{n:02d}.png" in seen]
+        assert seen & {f"{n:02d}.png" for n in range(20, 24)}
