@@ -170,8 +170,9 @@ def test_the_linear_prediction_is_that_of_least_squares(name, context, head):
     """NumPy's least squares on the neighbours of every pixel, the ridge as rows of its own."""
     made = decoder(Window.of(name, context), HEADS[head], (6, 7))
     x, ridge = levels(made.head, 3, (6, 7)), 1e-2
-    made.fit_predictor(x, ridge)
-    shown = made.net.contexts(2 * x / (made.head.levels - 1) - 1)[len(CONTEXTS[context])].cpu().numpy()
+    seen = x + torch.randn_like(x)
+    made.fit_predictor(x, seen, ridge)
+    shown = made.net.contexts(2 * seen / (made.head.levels - 1) - 1)[len(CONTEXTS[context])].cpu().numpy()
     taps = sorted(expected(name, (0, 0)))
     padded = np.pad(shown, ((0, 0), (0, 0), (7, 7), (7, 7)))
     columns = [padded[:, c, 7 + di : 13 + di, 7 + dj : 14 + dj].ravel() for c in range(made.head.colours) for di, dj in taps]

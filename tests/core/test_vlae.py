@@ -55,6 +55,17 @@ def test_the_terms_are_the_log_probabilities_of_their_parts(name, head, code, ia
     near(terms.log_px_z_map, by_hand[0])
 
 
+@each_model
+@torch.no_grad()
+def test_what_is_shown_reaches_the_pixels_through_the_decoder_alone(name, head, code, iaf):
+    whole, x, noise = made(name, head, code, iaf)
+    shown = x + torch.randn_like(x)
+    terms, plain = whole(x, noise, shown), whole(x, noise)
+    near(terms.log_px_z_map, whole.decoder(None if code is None else whole.posterior(x).sample(noise).z, shown).log_prob(x))
+    assert torch.equal(terms.log_qz_x_parts, plain.log_qz_x_parts) and torch.equal(terms.log_pz_parts, plain.log_pz_parts)
+    assert torch.equal(terms.log_px_z_map[:, 0, 0], plain.log_px_z_map[:, 0, 0]), "nothing comes before the first pixel"
+
+
 def test_groups_of_the_code_are_dimensions_or_channels():
     vector, grid = torch.randn(3, 5), torch.randn(3, 2, 4, 4)
     pixels = torch.zeros(3, 2, 2)

@@ -26,7 +26,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 def batches(images: ImageSet, rank: int = 0, processes: int = 1, *overrides: str) -> Batches:
     facts = ImageFacts(depth=images.depth, colours=images.channels, size=(20, 24))
     few = ["keep.dims=3", "model.width=4", "model.hidden=8", "model.prior=gaussian", "model.widths=[4,4]", "model.blocks=[0,0]"]
-    grid = ["model.width=4", "model.prior=gaussian", "keep.code=grid", "keep.stride=4", "train.crop=16"]
+    grid = ["model.width=4", "model.prior=gaussian", "keep.code=grid", "keep.stride=4", "train.crop=16", "keep.noise=51"]
     settings = resolve(load_settings(None, [*(grid if "grid" in overrides else few), "train.batch=6"], {"data.folder": "images"}), facts)
     return Batches(images, settings, build(settings, facts), rank, processes)
 
@@ -37,6 +37,7 @@ def test_a_step_has_its_batch_in_whatever_order_it_is_asked_for(images: ImageSet
     forwards, backwards = [one(step) for step in range(9)], [other(step) for step in reversed(range(9))][::-1]
     for a, b in zip(forwards, backwards, strict=True):
         assert torch.equal(a.x, b.x) and torch.equal(a.noise, b.noise)
+        assert a.shown is b.shown is None or torch.equal(a.shown, b.shown)
     assert not torch.equal(forwards[0].noise, forwards[1].noise)
 
 
@@ -45,7 +46,15 @@ def test_a_step_has_its_batch_in_whatever_order_it_is_asked_for(images: ImageSet
 def test_the_shares_of_processes_are_the_whole(images: ImageSet, kind: str, processes: int) -> None:
     whole = batches(images, 0, 1, kind)(5)
     shares = [batches(images, rank, processes, kind)(5) for rank in range(processes)]
-    assert torch.equal(torch.cat([s.x for s in shares]), whole.x) and torch.equal(torch.cat([s.noise for s in shares]), whole.noise)
+    for parts, all_of_it in zip(zip(*shares, strict=True), whole, strict=True):
+        assert all_of_it is parts[0] is None or torch.equal(torch.cat(parts), all_of_it)
+
+
+def test_what_is_shown_has_noise_of_so_many_levels_on_it(images: ImageSet) -> None:
+    found = batches(images, 0, 1, "grid")
+    x, _, shown = found(0)
+    assert shown is not None and stats.kstest((shown - x).flatten().numpy() / 51, "norm").pvalue > 0.001
+    assert not torch.equal(shown - x, (again := found(1)).shown - again.x) and batches(images, 0, 1, "vector")(0).shown is None
 
 
 def test_every_epoch_shows_every_training_image_once(images: ImageSet) -> None:

@@ -61,6 +61,8 @@ def test_resolving_twice_is_resolving_once_also_through_a_file(facts: ImageFacts
         (LARGE, "keep.dims=3"),
         (LARGE, "model.hidden=3"),
         (BINARY, "model.components=3"),
+        (BINARY, "keep.noise=6"),
+        (SMALL, "keep.window=none keep.noise=6"),
         (SMALL, "model.posterior_steps=2"),
         (SMALL, "model.prior=gaussian model.prior_steps=2"),
         (SMALL, "keep.window=none model.width=3"),

@@ -195,7 +195,8 @@ def curve(lines: Sequence[Mapping[str, Any]], before: float = 0.0, points: int =
 
 def config_hash(settings: Settings) -> str:
     """What tells one configuration from another, wherever its images lie and whatever its seed."""
-    tree = settings.model_dump(mode="json", exclude={"data": {"folder"}, "train": {"seed", "device", "max_minutes"}})
+    # What is not set does not count, so that a setting that is new changes no configuration that was there before.
+    tree = settings.model_dump(mode="json", exclude_none=True, exclude={"data": {"folder"}, "train": {"seed", "device", "max_minutes"}})
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 

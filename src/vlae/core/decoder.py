@@ -108,11 +108,11 @@ class Decoder(nn.Module):
         return front.run(write)
 
     @torch.no_grad()
-    def fit_predictor(self, x: Float[Tensor, "B C H W"], ridge: float = 1e-4) -> None:
-        """Set the linear prediction to the least squares one of these images, where the decoder has one."""
+    def fit_predictor(self, x: Float[Tensor, "B C H W"], seen: Float[Tensor, "B C H W"], ridge: float = 1e-4) -> None:
+        """Set the linear prediction to the least squares one of these images from what is ``seen`` of them, where the decoder has one."""
         if self.net.predictor is None or self.net.prediction is None:
             return
-        context = self.net.contexts(self.image(x).double())[self.net.predictor.source]
+        context = self.net.contexts(self.image(seen).double())[self.net.predictor.source]
         seen = shifted(context, self.net.predictor.taps)
         design, target = rearrange(seen, "t b k h w -> (b h w) (k t)"), rearrange(self.scaled(x).double(), "b p h w -> (b h w) p")
         gram = design.T @ design + ridge * len(design) * torch.eye(design.shape[1], dtype=design.dtype, device=design.device)

@@ -75,14 +75,22 @@ class VLAE(nn.Module):
         assert self.encoder is not None, "this model has no code"
         return self.encoder(self.decoder.scaled(x))
 
-    def forward(self, x: Float[Tensor, "B C H W"], noise: Tensor, along: bool = False) -> Terms:
-        """The terms of the bound, with the code drawn from standard normal ``noise`` of its shape; ``along`` asks for the window alone too."""
+    def forward(self, x: Float[Tensor, "B C H W"], noise: Tensor, shown: Float[Tensor, "B C H W"] | None = None, along: bool = False) -> Terms:
+        """The terms of the bound.
+
+        Args:
+            x: images as levels.
+            noise: standard normal, of the shape of their codes, which are drawn with it.
+            shown: what the decoders see of the pixels before each, where that is not ``x``.
+            along: whether the decoder of the window alone is asked too.
+        """
+        seen = x if shown is None else shown
         if self.encoder is None:
             nothing = x.new_zeros(len(x), 0)
-            return Terms(self.decoder(None, x).log_prob(x), nothing, nothing)
+            return Terms(self.decoder(None, seen).log_prob(x), nothing, nothing)
         z, log_q = self.posterior(x).sample(noise)
-        alone = self.window_only(None, x).log_prob(x) if along and self.window_only is not None else None
-        return Terms(self.decoder(z, x).log_prob(x), log_q, self.prior.log_prob(z), alone)
+        alone = self.window_only(None, seen).log_prob(x) if along and self.window_only is not None else None
+        return Terms(self.decoder(z, seen).log_prob(x), log_q, self.prior.log_prob(z), alone)
 
     def code_shape(self, height: int, width: int) -> tuple[int, ...]:
         """The shape of the code of an image of this size; (0,) without a code."""
@@ -91,13 +99,13 @@ class VLAE(nn.Module):
         return self.encoder.code_shape(height, width)
 
     @torch.no_grad()
-    def initialise(self, x: Float[Tensor, "B C H W"], noise: Tensor) -> None:
-        """Data-dependent initialisation of every layer, from one batch."""
+    def initialise(self, x: Float[Tensor, "B C H W"], noise: Tensor, shown: Float[Tensor, "B C H W"] | None = None) -> None:
+        """Data-dependent initialisation of every layer, from one batch as ``forward`` takes it."""
         for decoder in (self.decoder, self.window_only):
             if decoder is not None:
-                decoder.fit_predictor(x)
+                decoder.fit_predictor(x, x if shown is None else shown)
         with initialising(self):
-            self(x, noise, along=True)
+            self(x, noise, shown, along=True)
 
     @torch.no_grad()
     def sample(self, noise: Tensor, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:

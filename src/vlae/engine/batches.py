@@ -3,6 +3,7 @@
 So a resumed training sees what an uninterrupted one would have, and several processes share one global batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,14 +18,19 @@ from vlae.engine.settings import Settings
 from vlae.errors import DataError, SettingError
 
 # Streams of random numbers that must not meet.
-ORDER, CROPS, DYNAMIC, CODE, PIXELS, MOVES = range(6)
+ORDER, CROPS, DYNAMIC, CODE, PIXELS, MOVES, SHOWN = range(7)
 
 
 class Batch(NamedTuple):
-    """Images as levels, (b, c, h, w), and standard normal noise for their codes."""
+    """Images as levels, (b, c, h, w), standard normal noise for their codes, and what the decoder is shown of the images, where it is not they."""
 
     x: Tensor
     noise: Tensor
+    shown: Tensor | None = None
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with each of its tensors changed."""
+        return Batch(change(self.x), change(self.noise), None if self.shown is None else change(self.shown))
 
 
 def random(seed: int, stream: int, number: int) -> np.random.Generator:
@@ -71,7 +77,7 @@ class Batches:
         each = self.settings.train.batch // self.processes
         whole = self.whole(step)
         mine = slice(self.rank * each, (self.rank + 1) * each)
-        return Batch(whole.x[mine], whole.noise[mine])
+        return whole.mapped(lambda t: t[mine])
 
     def whole(self, step: int) -> Batch:
         """The global batch of a step, counted from 0."""
@@ -87,7 +93,14 @@ class Batches:
         if self.images.dynamic:
             pixels = data.binarise_dynamic(pixels, random(seed, DYNAMIC, step))
         x = as_levels(pixels)
-        return Batch(x, normal((size, *self.model.code_shape(*x.shape[2:])), seed, CODE, step))
+        return Batch(x, normal((size, *self.model.code_shape(*x.shape[2:])), seed, CODE, step), self._shown(x, step))
+
+    def _shown(self, x: Tensor, step: int) -> Tensor | None:
+        """Images with noise on them, as the decoder is to see the pixels before each; None where it sees them as they are."""
+        if not self.settings.keep.noise:
+            return None
+        deviation = self.settings.keep.noise / 255 * (self.model.decoder.head.levels - 1)
+        return x + deviation * normal(tuple(x.shape), self.settings.train.seed, SHOWN, step)
 
     def _image(self, position: int) -> int:
         """The image at a position in the endless sequence of epochs, each a new permutation."""

@@ -274,7 +274,7 @@ class Trainer:
 
     def _on_device(self, batch: Batch) -> Batch:
         like = next(self.model.parameters())
-        return Batch(batch.x.to(self.fabric.device, like.dtype), batch.noise.to(self.fabric.device, like.dtype))
+        return batch.mapped(lambda t: t.to(self.fabric.device, like.dtype))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         train = self.settings.train

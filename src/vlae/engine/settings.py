@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from vlae.data.settings import DataSettings
 from vlae.engine.kept import guide
@@ -29,6 +29,11 @@ class Keep(_Group):
     )
     window: str | None = Field(None, description="What the decoder sees: none, all, stackN, rN or AxB (columns x rows above).")
     context: Literal["pixels", "grey", "low", "high"] | None = Field(None, description="Of what: the pixels, their grey, low-pass or high-pass.")
+    noise: NonNegativeFloat | None = Field(
+        None,
+        description="Standard deviation, in levels of 8 bits, of noise on what the decoder sees while it learns: what it cannot rely on must go "
+        "through the code, and its own errors do not grow as it draws.",
+    )
     code: Literal["auto", "vector", "grid", "none"] = Field(
         "auto",
         description="vector: one code an image of fixed size. grid: a code for each place, images of any size. auto: vector up to 128 pixels.",
@@ -207,7 +212,9 @@ def _keep_defaults(keep: Keep, code: str, facts: ImageFacts) -> dict[str, Any]:
     if code == "none" and keep.window is None:
         window = "all" if facts.size is not None else preset["window"]
     wanted = {"vector": ("dims",), "grid": ("channels", "stride"), "none": ()}[code]
-    context = {} if window == "none" else {"context": "pixels"}
+    context: dict[str, Any] = {} if window == "none" else {"context": "pixels"}
+    if window != "none" and facts.depth > 1:
+        context["noise"] = 0.0
     coded = {"bits": None, "above": None} if code != "none" else {}
     return {"window": window, **context, **coded, **{name: preset[name] for name in wanted}}
 
