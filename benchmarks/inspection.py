@@ -35,7 +35,7 @@ RUNS = {
 """overrides of the runs to compare with: a VAE without a window, and a PixelCNN"""
 RECIPE = Path(__file__).parents[1] / "recipes/inspection.yaml"
 """the settings of ours"""
-LARGE = ("data.size=[150,150]", "train.crop=96", "train.batch=8", "train.steps=1200")
+LARGE = ("data.size=[150,150]", "train.crop=96", "train.batch=8")
 """what differs for images of 300 pixels a side: they are seen at half their size"""
 OURS, MISSING = "vlae", "detector on pretrained features"
 SHAKEN = (OURS, "PCA reconstruction", "patch Gaussian", "plain VAE")

@@ -30,6 +30,7 @@ def measure(name: str, run: Run) -> Iterator[Row]:
     found = np.array([one.kinds for one in ours.looks(pixels([*good, *spoiled]))])
     keep, labels = run.settings.keep, np.array([e.label for e in spoiled])
     seen = f"{keep.window} of {keep.context}" if keep.window != "none" else "none"
+    seen += f" with noise {keep.noise:g}" if keep.noise else ""
     case = f"{name}, window {seen}, {keep.code} of {keep.channels or keep.dims} numbers" + (f" each {keep.stride} pixels" if keep.stride else "")
     for kind in ("all", *sorted(set(labels))):
         of = found[len(good) :][(labels == kind) | (kind == "all")]
