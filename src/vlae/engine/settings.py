@@ -212,11 +212,9 @@ def _keep_defaults(keep: Keep, code: str, facts: ImageFacts) -> dict[str, Any]:
     if code == "none" and keep.window is None:
         window = "all" if facts.size is not None else preset["window"]
     wanted = {"vector": ("dims",), "grid": ("channels", "stride"), "none": ()}[code]
-    context: dict[str, Any] = {} if window == "none" else {"context": "pixels"}
-    if window != "none" and facts.depth > 1:
-        context["noise"] = 0.0
+    seen: dict[str, Any] = {} if window == "none" else {"context": "pixels", "noise": None}
     coded = {"bits": None, "above": None} if code != "none" else {}
-    return {"window": window, **context, **coded, **{name: preset[name] for name in wanted}}
+    return {"window": window, **seen, **coded, **{name: preset[name] for name in wanted}}
 
 
 def _model_defaults(model: Model, keep: Mapping[str, Any], facts: ImageFacts) -> dict[str, Any]:
