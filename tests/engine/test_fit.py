@@ -161,6 +161,22 @@ def test_absurd_gradients_are_skipped_and_counted(images: Path, tmp_path: Path, 
     assert trainer.progress.skipped == 2 and trainer.progress.skipped_in_a_row == 0
 
 
+def test_one_absurd_gradient_is_skipped_and_lasting_ones_become_usual(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss that jumps for good makes every later gradient long: the training must not skip them all and end."""
+    run = made(images, tmp_path / "run", "train.steps=300")
+    trainer = Trainer(run, run.images())
+    trainer.start()
+    trainer.progress.step = 101
+    loss, factors = trainer._loss, iter([1.0] * 20 + [1e3] + [1.0] * 9 + [1e3] * 100)
+    monkeypatch.setattr(trainer, "_loss", lambda terms: loss(terms) * next(factors))
+    for _ in range(30):
+        trainer._step()
+    assert trainer.progress.skipped == 1 and trainer.progress.skipped_in_a_row == 0
+    for _ in range(100):
+        trainer._step()
+    assert 20 < trainer.progress.skipped < 101 and trainer.progress.skipped_in_a_row == 0
+
+
 def test_lower_precision_rounds_no_pixel(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a pixel of 8 bits and its noise, bfloat16 would leave the first eight digits."""
     run = made(images, tmp_path / "run", "train.steps=6", "train.precision=bf16-mixed")

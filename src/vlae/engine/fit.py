@@ -181,8 +181,7 @@ class Trainer:
             self.optimizer.step()
             self._average()
             self.progress.skipped_in_a_row = 0
-            usual = self.progress.usual_norm
-            self.progress.usual_norm = norm if math.isnan(usual) else usual**0.98 * max(norm, 1e-12) ** 0.02
+        self._remember(norm)
         self.optimizer.zero_grad()
         self.progress.step += 1
         if self.progress.skipped_in_a_row >= MOST_SKIPPED:
@@ -225,6 +224,13 @@ class Trainer:
         if not math.isfinite(norm):
             return True
         return self.progress.step > 100 and norm > self.settings.train.absurd * self.progress.usual_norm
+
+    def _remember(self, norm: float) -> None:
+        """Follow the usual length. A skipped gradient counts as the longest allowed: one says little, but many in a row are the new usual."""
+        usual = self.progress.usual_norm
+        if math.isfinite(norm):
+            shortened = min(norm, self.settings.train.absurd * usual)
+            self.progress.usual_norm = norm if math.isnan(usual) else usual**0.98 * max(shortened, 1e-12) ** 0.02
 
     @torch.no_grad()
     def _average(self) -> None:
