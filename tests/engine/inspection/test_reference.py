@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from vlae.engine.inspection.evidence import Code, Evidence, PixelEvidence
 from vlae.engine.inspection.look import spread
@@ -109,10 +109,17 @@ def test_codes_that_are_usual_elsewhere_are_layout_evidence_here() -> None:
     assert reference.layout(moved).layout.amax((1, 2)).min() > 1.5 > reference.layout(new).layout.amax((1, 2)).median()
 
 
-def test_bits_of_layout_are_those_of_the_normal_distribution_of_good_codes() -> None:
+def test_bits_of_layout_are_those_beyond_good_codes() -> None:
     e = drawn(500, 0)
-    reference = fitted([e], by_place=True)
-    place = e.code.by_place[:, :, 1, 2].numpy()
-    theirs = -stats.multivariate_normal(place.mean(0), np.cov(place.T)).logpdf(place) / np.log(2)
-    ours = reference.layout(e.code).bits[:, 1, 2].numpy()
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.999 and np.ptp(ours - theirs + theirs.mean()) < 0.05 * np.ptp(theirs)
+    reference, new = fitted([e], by_place=True), drawn(300, 1).code
+    bits = reference.layout(new).bits
+    assert torch.allclose(bits + reference.mean["layout place 1"], reference.places.bits(new.by_place))
+    assert bits.mean().abs() < 0.1 < bits.std()
+
+
+def test_a_unit_is_what_images_show_that_the_model_did_not_learn_from() -> None:
+    known, new = drawn(300, 0), drawn(100, 1)
+    new = with_surprise(new, 1.5 * new.pixels.surprise)
+    told = {kind: fitted([known, new], True, [False] * 300 + [kind] * 100) for kind in (True, False)}
+    strong = {kind: (r.pixels(new.pixels).texture.flatten(1).amax(1) > 1).double().mean().item() for kind, r in told.items()}
+    assert strong[True] < 3 * (1 - UNIT) + 0.05 and strong[False] > 2 * strong[True]

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from vlae.core.vlae import VLAE
 from vlae.engine.inspection.conformal import Promise, promise, rate_above
+from vlae.engine.inspection.places import Places
 from vlae.engine.inspection.reference import Reference
 from vlae.engine.run import Run, check_metadata, restored, save_tensors
 from vlae.errors import RunError, SettingError
 
 FILE = "calibration.safetensors"
-_PARTS, _CURVES = ("mean", "deviation", "unit"), ("entropy", "residual", "excess", "gain", "usual", "whitening")
+_PARTS, _CURVES = ("mean", "deviation", "unit"), ("entropy", "residual", "excess", "gain")
 # No smaller share of false alarms is asked for: it would take more images than anybody has.
 LEAST_RATE = 1e-6
 # Positions of the threshold whose rates are told, as shares of false alarms.
@@ -123,7 +124,8 @@ def _write_reference(run: Run, reference: Reference) -> None:
     """Keep what good parts look like."""
     tables = {f"{part}/{name}": value for part in _PARTS for name, value in getattr(reference, part).items()}
     curves = {name: getattr(reference, name) for name in _CURVES}
-    save_tensors(run.folder / FILE, {**tables, **curves}, weights=run.fingerprint())
+    places = {f"places/{name}": value for name, value in reference.places._asdict().items()}
+    save_tensors(run.folder / FILE, {**tables, **curves, **places}, weights=run.fingerprint())
 
 
 def read_reference(run: Run, model: VLAE, size: tuple[int, int] | None) -> Reference:
@@ -142,7 +144,8 @@ def read_reference(run: Run, model: VLAE, size: tuple[int, int] | None) -> Refer
             raise _damaged(run)
         parts: dict[str, Any] = {name: tensors[name] for name in _CURVES}
         parts |= {part: {name.partition("/")[2]: t for name, t in tensors.items() if name.startswith(f"{part}/")} for part in _PARTS}
-        found = Reference(**parts)
+        places = Places(*(tensors[f"places/{name}"] for name in Places._fields))
+        found = Reference(**parts, places=places)
         if not found.fits(size, model.code_shape(*(size or (1, 1)))):
             raise _damaged(run)
         return found

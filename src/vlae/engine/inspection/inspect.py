@@ -44,16 +44,17 @@ def reference_of(run: Run, model: VLAE, images: ImageSet, progress: Progress | N
     size = sizes.pop() if len(sizes) == 1 and len(own) >= LEAST_IMAGES else None
     if size is not None and size[0] * size[1] > MOST_PIXELS:
         size = None
-    found, done = [], 0
+    found, unseen, done = [], list[bool](), 0
     numbers = _few(images, own)
     for group in groups(images, numbers, run.settings.train.seed):
         x = placed(group.x, model)
         found.append(evidence(model, x if x.shape[2] * x.shape[3] <= MOST_PIXELS else _middle(x)))
         _check_finite(run, found[-1])
+        unseen += np.isin(group.numbers, images.indices("validation")).tolist()
         done += len(x)
         if progress:
             progress(done, len(numbers))
-    return fitted(found, by_place=size is not None), size
+    return fitted(found, size is not None, unseen), size
 
 
 def _check_finite(run: Run, e: Evidence) -> None:

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlae.engine.inspection.evidence import Code, Evidence, PixelEvidence
-from vlae.units import NATS_PER_BIT
+from vlae.engine.inspection.places import SIDE, Places, bits_of_good
 
-# Sides of the squares over which surprise is summed.
-SIDES = (3, 5, 9)
+# Sides of the squares over which surprise is summed, in pixels, and over which the cost of a code is, in places.
+SIDES, PLACES = (3, 5, 9), (1, 3)
 # Predicted entropy is told apart in so many bins, to find what the model gets wrong however rough a texture is.
 BINS = 16
 # With fewer images than this, or on larger ones, places are not told apart.
@@ -61,28 +61,28 @@ class Reference:
     """the quantile ``UNIT`` of the highest standardised value of good images"""
     gain: Float[Tensor, " 2"]
     """mean and standard deviation of the gain"""
-    usual: Float[Tensor, "K h w"]
-    """the mean code of good parts by place; of shape (0, 0, 0) where places are not told apart"""
-    whitening: Float[Tensor, "h w K K"]
-    """what makes the deviation from it standard normal"""
+    places: Places
+    """the codes of good parts by place"""
 
     def fits(self, size: tuple[int, int] | None, code: tuple[int, ...]) -> bool:
         """Whether it can be that of images of this size (None where places are not told apart) and a code of this shape, (0,) without one.
 
         A file that was read may hold anything; of what is no number no evidence would ever be told.
         """
-        channels, *places = code if len(code) == 3 else (code[0], 1, 1) if code[0] else (1, 0, 0)
-        layout = (("layout prior", "layout place") if size else ("layout prior",)) if code[0] else ()
+        channels, *places = code if len(code) == 3 else (code[0], 1, 1)
+        layout = ("layout prior", *(f"layout place {side}" for side in PLACES if size)) if code[0] else ()
         tables = {**{f"texture {side}": size or () for side in SIDES}, **{name: tuple(places) if size else () for name in layout}}
-        usual = (channels, *places) if size else (0, 0, 0)
+        usual, reads = ((channels, *places), channels * (SIDE**2 - 1)) if size and code[0] else ((0, 0, 0), 0)
+        by_place = usual, (*usual[1:], usual[0], reads), (*usual[1:], usual[0], usual[0])
         curves = self.entropy, self.residual, self.excess
         above_zero = *self.deviation.values(), *self.unit.values(), self.excess, self.gain.flatten()[1:]
         return (
             {tuple(t.shape) for t in curves} == {(self.entropy.numel(),)} != {(0,)}
-            and (self.gain.shape, self.usual.shape, self.whitening.shape) == ((2,), usual, (*usual[1:], usual[0], usual[0]))
+            and self.gain.shape == (2,)
+            and tuple(t.shape for t in self.places) == by_place
             and all({name: tuple(t.shape) for name, t in part.items()} == tables for part in (self.mean, self.deviation))
             and {name: tuple(t.shape) for name, t in self.unit.items()} == dict.fromkeys(tables, ())
-            and all(bool(t.isfinite().all()) for t in (*curves, self.gain, self.usual, self.whitening, *self.mean.values(), *above_zero))
+            and all(bool(t.isfinite().all()) for t in (*curves, self.gain, *self.places, *self.mean.values(), *above_zero))
             and all(bool((t > 0).all()) for t in above_zero)
         )
 
@@ -99,14 +99,13 @@ class Reference:
         found = dict(self._layout(code))
         strengths = reduce(torch.maximum, (self._strength(name, value) for name, value in found.items()))
         bits = {name: value - self.mean[name] for name, value in found.items()}
-        return LayoutStrengths(strengths, bits.get("layout place", bits["layout prior"]))
+        return LayoutStrengths(strengths, bits.get("layout place 1", bits["layout prior"]))
 
     def _layout(self, code: Code) -> Iterator[tuple[str, Tensor]]:
-        """What codes cost under the prior; and, where places are told apart, under a normal distribution of good parts' codes at each."""
+        """What codes cost under the prior; and, where places are told apart, given good parts' codes at each."""
         yield "layout prior", code.bits
-        if self.usual.numel():
-            off = torch.einsum("hwkl,nlhw->nkhw", self.whitening, code.by_place - self.usual)
-            yield "layout place", off.square().sum(1) / (2 * NATS_PER_BIT)
+        if self.places.usual.numel():
+            yield from _by_squares(self.places.bits(code.by_place))
 
     def unlike(self, gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Global evidence: by how many standard deviations of good parts the whole model saves less over its window alone."""
@@ -126,6 +125,12 @@ def _sums(bits: Float[Tensor, "B H W"], variance: Float[Tensor, "B H W"]) -> Ite
         yield f"texture {side}", summed(bits, side) / summed(variance, side).clamp_min(1e-6).sqrt()
 
 
+def _by_squares(bits: Float[Tensor, "n h w"]) -> Iterator[tuple[str, Tensor]]:
+    """What codes cost at each place, summed over squares of places."""
+    for side in PLACES:
+        yield f"layout place {side}", summed(bits, side)
+
+
 def summed(values: Float[Tensor, "B H W"], side: int) -> Float[Tensor, "B H W"]:
     """The sum over the square of this odd side around each pixel; beyond the border there is nothing."""
     rows = F.avg_pool2d(values.unsqueeze(1), (side, 1), 1, (side // 2, 0))
@@ -142,41 +147,34 @@ def _between(at: Tensor, knots: Float[Tensor, " n"], values: Float[Tensor, " n"]
     return torch.lerp(values[right - 1], values[right], share)
 
 
-def fitted(found: Sequence[Evidence], by_place: bool) -> Reference:
+def fitted(found: Sequence[Evidence], by_place: bool, unseen: Sequence[bool] = ()) -> Reference:
     """The reference of good parts from the evidence in them, batch by batch.
 
     Args:
         found: batches of evidence, each of images of one size; all of one size where ``by_place``.
         by_place: whether places are told apart: for parts that always lie alike.
+        unseen: of each image, whether the model did not learn from it. Those tell how strong evidence usually is, unless they are fewer than
+            ``LEAST_IMAGES``: a model knows the images that it learned from better.
     """
     entropy, residual, excess = _residuals([e.pixels for e in found])
     gains = torch.cat([e.gain for e in found if e.gain is not None] or [torch.tensor([0.0, 0.0])])
     gain = torch.stack([gains.mean(), gains.std().clamp_min(1e-6)])
-    usual = _usual(torch.cat([e.code.by_place for e in found])) if by_place else (torch.empty(0, 0, 0), torch.empty(0, 0, 0, 0))
-    raw = Reference(entropy, residual, excess, {}, {}, {}, gain, *usual)
+    raw = Reference(entropy, residual, excess, {}, {}, {}, gain, Places.none())
     values: dict[str, list[Tensor]] = {}
     for e in found:
-        layout = raw._layout(e.code) if e.code.bits.numel() else ()
-        for name, value in (*_sums(*raw._corrected(e.pixels)), *layout):
+        for name, value in (*_sums(*raw._corrected(e.pixels)), *(raw._layout(e.code) if e.code.bits.numel() else ())):
             values.setdefault(name, []).append(value)
+    if by_place and found[0].code.bits.numel():
+        z = torch.cat([e.code.by_place for e in found])
+        raw = replace(raw, places=Places.fitted(z))
+        values |= {name: [value] for name, value in _by_squares(bits_of_good(z))}
+    telling = torch.tensor(unseen) if sum(unseen) >= LEAST_IMAGES else slice(None)
     mean, deviation, unit = {}, {}, {}
     for name, parts in values.items():
         mean[name], deviation[name] = _by_place(torch.cat(parts)) if by_place else _everywhere(parts)
         highest = torch.cat([((part - mean[name]) / deviation[name]).abs().flatten(1).amax(1) for part in parts])
-        unit[name] = highest.quantile(UNIT).clamp_min(1e-6)
+        unit[name] = highest[telling].quantile(UNIT).clamp_min(1e-6)
     return replace(raw, mean=mean, deviation=deviation, unit=unit)
-
-
-def _usual(z: Float[Tensor, "n K h w"]) -> tuple[Tensor, Tensor]:
-    """Mean and whitening of codes by place, the covariance drawn towards the mean variances of all places."""
-    n, mean = len(z), z.mean(0)
-    off = z - mean
-    covariance = torch.einsum("nkhw,nlhw->hwkl", off, off) / max(1, n - 1)
-    share = n / (n + LEAST_IMAGES)
-    common = covariance.diagonal(dim1=2, dim2=3).mean((0, 1)).clamp_min(1e-9)
-    drawn = share * covariance + (1 - share) * common.diag()
-    # In the order of memory that a file gives back: in another one the last bit of a score would be another.
-    return mean, torch.linalg.inv(torch.linalg.cholesky(drawn)).contiguous()
 
 
 def _residuals(found: Sequence[PixelEvidence]) -> tuple[Tensor, Tensor, Tensor]:
