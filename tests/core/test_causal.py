@@ -110,7 +110,7 @@ def test_a_fixed_layer_keeps_weights_with_their_taps():
 
 
 def test_gates_are_linear_and_residuals_are_added():
-    total, residual = torch.randn(5, 6), torch.randn(5, 3)
+    total, residual = torch.randn(5, 6, 2, 1), torch.randn(5, 3, 2, 1)
     a, b = total.chunk(2, dim=1)
     near(Gate()(total, None), a * torch.sigmoid(b))
     near(Gate()(total, residual), residual + a * torch.sigmoid(b))

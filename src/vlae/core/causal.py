@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from vlae.core.layers import Conv, TapConv, TapGrid, full_precision, lowered
+from vlae.core.layers import Conv, TapConv, TapGrid, channels_last, full_precision, lowered
 from vlae.core.taps import Layer, Layers, Reads
 
 Conditioning = Literal["layers", "input"]
@@ -80,10 +80,10 @@ class CausalNet(nn.Module):
         """What is known about every pixel: it depends on the window before the pixel, and on the code map."""
         values = self.contexts(image)
         for number, layer in list(enumerate(self.layers))[len(values) - 1 :]:
-            parts = [conv(values[read.source]) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
+            parts = [lowered(conv(values[read.source])) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
             residual = None if layer.residual is None else values[layer.residual]
             total = reduce(torch.add, [*parts, *([] if (told := self.condition(number, code)) is None else [told])])
-            values.append(lowered(self.gate(total, residual)))
+            values.append(self.gate(total, residual))
         if not self.layers:
             assert code is not None, "a decoder that sees nothing needs a code"
             return Seen(code, None)
@@ -123,7 +123,7 @@ def filtered(layer: Layer, values: list[Float[Tensor, "B K H W"]]) -> Float[Tens
 class Gate(nn.Module):
     """A layer's value from what its reads and the code add up to: ``residual + a sigmoid(b)`` for the two halves of the sum's channels."""
 
-    def forward(self, total: Float[Tensor, "B D ..."], residual: Float[Tensor, "B C ..."] | None) -> Float[Tensor, "B C ..."]:
+    def forward(self, total: Float[Tensor, "B D H W"], residual: Float[Tensor, "B C H W"] | None) -> Float[Tensor, "B C H W"]:
         out: Tensor = _Gate.apply(total)
         return out if residual is None else residual + out
 
@@ -136,24 +136,22 @@ class Gate(nn.Module):
 
 
 class _Gate(torch.autograd.Function):
-    """``F.glu`` in fewer and contiguous passes over memory, its gradient in the memory format of its input."""
+    """``F.glu`` in fewer passes over memory, its gradient in the memory format of its input."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, total: Tensor) -> Tensor:
-        # With channels last, half of the channels is not contiguous: opening both halves in one stride costs less than one in pieces.
-        opened = torch.sigmoid(total)
-        ctx.save_for_backward(total, opened)
-        return total.chunk(2, dim=1)[0] * opened.chunk(2, dim=1)[1]
+        # With channels last, half of the channels lies in pieces: copied together once, every later pass is several times as fast.
+        shown, gate = (channels_last(half) for half in total.chunk(2, dim=1))
+        opened = torch.sigmoid(gate)
+        ctx.save_for_backward(shown, opened)
+        return shown * opened
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        total, opened = (t.chunk(2, dim=1) for t in ctx.saved_tensors)
-        out = torch.empty_like(ctx.saved_tensors[0])
-        of_a, of_b = out.chunk(2, dim=1)
-        torch.mul(grad, opened[1], out=of_a)
-        torch.addcmul(of_a, of_a, opened[1], value=-1, out=of_b)
-        of_b.mul_(total[0])
-        return out
+        shown, opened = ctx.saved_tensors
+        of_shown = grad * opened
+        of_gate = torch.addcmul(of_shown, of_shown, opened, value=-1).mul_(shown)
+        return torch.cat([of_shown, of_gate], dim=1)
 
 
 def luminance(x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:

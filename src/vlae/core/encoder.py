@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlae.core.codes import Posterior
 from vlae.core.flows import Flow
-from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, Upsample
+from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, Upsample, channels_last
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class VectorMap(nn.Module):
 
     def forward(self, z: Float[Tensor, "B D"], image: tuple[int, int]) -> Float[Tensor, "B M H W"]:
         h = self.second(F.elu(self.first(z))).unflatten(1, (-1, self.rows, self.columns))
-        return self.up(h)[:, :, : image[0], : image[1]]
+        return channels_last(self.up(h)[:, :, : image[0], : image[1]])
 
 
 class GridMap(nn.Module):
@@ -138,7 +138,7 @@ class GridMap(nn.Module):
         self.up = pyramid.up(outputs)
 
     def forward(self, z: Float[Tensor, "B K h w"], image: tuple[int, int]) -> Float[Tensor, "B M H W"]:
-        return self.up(self.first(z))[:, :, : image[0], : image[1]]
+        return channels_last(self.up(self.first(z))[:, :, : image[0], : image[1]])
 
 
 CodeMap = VectorMap | GridMap
