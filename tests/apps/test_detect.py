@@ -222,7 +222,10 @@ HOSTILE = {
     "no unit": {"unit__layout_prior": torch.tensor(0.0)},
     "no bins": {"entropy": torch.empty(0), "residual": torch.empty(0), "excess": torch.empty(0)},
     "a scalar": {"entropy": torch.tensor(1.0)},
-    "other places": {"usual": torch.zeros(3, 3, 3)},
+    "other places": {"places__usual": torch.zeros(3, 3, 3)},
+    "no surroundings": {"places__pull": None},
+    "places unlike those around them": {"places__pull": torch.zeros(1, 1, 1, 1)},
+    "nothing costs": {"places__whitening": torch.zeros(3, 4, 8, 8)},
     "no gain": {"gain": torch.tensor(1.0)},
 }
 

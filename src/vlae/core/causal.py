@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from vlae.core.layers import Conv, TapConv, TapGrid, channels_last, full_precision, lowered
 from vlae.core.taps import Layer, Layers, Reads
@@ -147,6 +147,7 @@ class _Gate(torch.autograd.Function):
         return shown * opened
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         shown, opened = ctx.saved_tensors
         of_shown = grad * opened

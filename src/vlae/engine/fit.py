@@ -174,14 +174,14 @@ class Trainer:
         self.fabric.backward(self._loss(terms) if terms.log_px_map is None else self._loss(terms) + window_only(terms))
         self._account(terms)
         norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
-        if self._is_absurd(norm):
+        if absurd := self._is_absurd(norm):
             self.progress.skipped += 1
             self.progress.skipped_in_a_row += 1
         else:
             self.optimizer.step()
             self._average()
             self.progress.skipped_in_a_row = 0
-        self._remember(norm)
+        self._remember(norm, absurd)
         self.optimizer.zero_grad()
         self.progress.step += 1
         if self.progress.skipped_in_a_row >= MOST_SKIPPED:
@@ -225,12 +225,12 @@ class Trainer:
             return True
         return self.progress.step > 100 and norm > self.settings.train.absurd * self.progress.usual_norm
 
-    def _remember(self, norm: float) -> None:
-        """Follow the usual length. A skipped gradient counts as the longest allowed: one says little, but many in a row are the new usual."""
+    def _remember(self, norm: float, absurd: bool) -> None:
+        """Follow the usual length. An absurd one counts as the longest allowed: one says little, but many in a row are the new usual."""
         usual = self.progress.usual_norm
         if math.isfinite(norm):
-            shortened = min(norm, self.settings.train.absurd * usual)
-            self.progress.usual_norm = norm if math.isnan(usual) else usual**0.98 * max(shortened, 1e-12) ** 0.02
+            counted = self.settings.train.absurd * usual if absurd else max(norm, 1e-12)
+            self.progress.usual_norm = norm if math.isnan(usual) else usual**0.98 * counted**0.02
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -154,4 +154,4 @@ def read_reference(run: Run, model: VLAE, size: tuple[int, int] | None) -> Refer
 
 
 def _damaged(run: Run) -> RunError:
-    return RunError(f"The calibration of {run.folder} is damaged", do=f"Run vlae calibrate {run.folder} GOOD again")
+    return RunError(f"The calibration of {run.folder} is damaged or of an earlier version", do=f"Run vlae calibrate {run.folder} GOOD again")

@@ -28,7 +28,7 @@ class Look(NamedTuple):
     bits: npt.NDArray[np.float32]
     """surprise pixel by pixel, in bits; additive over regions"""
     layout_bits: npt.NDArray[np.float32]
-    """bits of code beyond those of good parts, shared out among the pixels of each place; additive over regions"""
+    """bits of code beyond those of good parts, shared out among the pixels of each place and summed over regions"""
     kinds: tuple[float, ...]
     """the strongest of each kind anywhere"""
     unlike: float | None

@@ -12,12 +12,16 @@ from torch import Tensor
 
 from vlae.units import NATS_PER_BIT
 
-# The places around one are those of the square of this side.
-SIDE = 3
-# So many shares of the mean variance are added to the variances of what a regression reads, and to those of what it leaves: both settle
-# where images are few.
-READ, LEFT = 1e-3, 1e-2
-# What good parts show under a fit to themselves is too little: each is judged by a fit to the others, in so many turns.
+# The places around one are those of the square of this side; with more numbers than these to keep for all places, none is read.
+SIDE, MOST_NUMBERS = 3, 2**24
+# What a regression reads is steadied by ``RIDGE + FEW (R / n)^2`` shares of its mean variance: more where images are few against its numbers.
+RIDGE, FEW = 1e-3, 0.05
+# So many shares of the mean variance are added to the variances of what a regression leaves.
+LEFT = 1e-2
+# A covariance is drawn towards the mean variances of all places as if so many more images had those.
+LEAST_IMAGES = 20
+# What good parts show under a fit to themselves is too little: each is judged by a fit to most of the others, in so many turns. Neighbours in
+# order, which are often of one lot, go to different turns: what images of a lot share is not evidence against one of them.
 FOLDS = 4
 
 
@@ -36,23 +40,50 @@ class Places(NamedTuple):
         """Where places are not told apart."""
         return cls(torch.empty(0, 0, 0), torch.empty(0, 0, 0, 0), torch.empty(0, 0, 0, 0))
 
-    @classmethod
-    def fitted(cls, z: Float[Tensor, "n K h w"]) -> Self:
-        """From the codes of good parts that always lie alike."""
-        mean = z.mean(0)
-        off, beside = z - mean, around(z - mean)
-        # Row by row: what all places read is several times the codes.
-        pull = torch.stack([_regression(beside[:, :, i], off[:, :, i]) for i in range(z.shape[2])])
-        rest = off - torch.einsum("hwkr,nrhw->nkhw", pull, beside)
-        covariance = _steadied(torch.einsum("nkhw,nlhw->hwkl", rest, rest) / max(1, len(z) - 1), LEFT)
-        # In the order of memory that a file gives back: in another one the last bit of a score would be another.
-        return cls(mean, pull.contiguous(), torch.linalg.inv(torch.linalg.cholesky(covariance)).contiguous())
+    def fits(self, channels: int, height: int, width: int) -> bool:
+        """Whether it can be that of codes of this shape."""
+        place = (height, width, channels)
+        wanted = (channels, height, width), (*place, reads(channels, height, width)), (*place, channels)
+        return tuple(t.shape for t in self) == wanted and bool((self.whitening.diagonal(dim1=2, dim2=3) > 0).all())
 
-    def bits(self, z: Float[Tensor, "n K h w"]) -> Float[Tensor, "n h w"]:
-        """What codes cost beyond the likeliest one at each place: ``|W (z - E[z | around])|^2 / (2 ln 2)``."""
+    def rest(self, z: Float[Tensor, "n K h w"]) -> Float[Tensor, "n K h w"]:
+        """What the places around do not explain: ``z - E[z | around]``."""
         off = z - self.usual
-        rest = off - torch.einsum("hwkr,nrhw->nkhw", self.pull, around(off))
+        return off - torch.einsum("hwkr,nrhw->nkhw", self.pull, around(off)) if self.pull.numel() else off
+
+    def bits(self, rest: Float[Tensor, "n K h w"]) -> Float[Tensor, "n h w"]:
+        """What codes cost beyond the likeliest one at each place given the others there are, ``|W rest|^2 / (2 ln 2)``."""
         return torch.einsum("hwkl,nlhw->nkhw", self.whitening, rest).square().sum(1) / (2 * NATS_PER_BIT)
+
+
+def reads(channels: int, height: int, width: int) -> int:
+    """How many numbers around a place are read: none where there are no other places, or too many."""
+    around_one = channels * (SIDE**2 - 1)
+    return around_one if 1 < height * width <= MOST_NUMBERS // (channels * around_one) else 0
+
+
+def learned(z: Float[Tensor, "n K h w"]) -> tuple[Places, Float[Tensor, "n K h w"]]:
+    """The codes of good parts that always lie alike, and what remains of each under a fit to the others."""
+    turn, rest = torch.arange(len(z)) % FOLDS, torch.empty_like(z)
+    for mine in (turn == fold for fold in range(FOLDS)):
+        rest[mine] = _regressed(z[~mine]).rest(z[mine])
+    covariance = torch.einsum("nkhw,nlhw->hwkl", rest, rest) / len(z)
+    share = len(z) / (len(z) + LEAST_IMAGES)
+    common = covariance.diagonal(dim1=2, dim2=3).mean((0, 1)).clamp_min(1e-9)
+    drawn = _steadied(share * covariance + (1 - share) * common.diag(), LEFT)
+    # In the order of memory that a file gives back: in another one the last bit of a score would be another.
+    return _regressed(z)._replace(whitening=torch.linalg.inv(torch.linalg.cholesky(drawn)).contiguous()), rest
+
+
+def _regressed(z: Float[Tensor, "n K h w"]) -> Places:
+    """The mean code, and the regression of each place on those around it; nothing is whitened."""
+    mean, shape = z.mean(0), z.shape[1:]
+    whitening = torch.eye(shape[0], dtype=z.dtype).expand(*shape[1:], -1, -1)
+    if not reads(*shape):
+        return Places(mean, z.new_empty(*shape[1:], shape[0], 0), whitening)
+    beside = around(z - mean)
+    pull = torch.stack([_regression(beside[:, :, i], (z - mean)[:, :, i]) for i in range(shape[1])])
+    return Places(mean, pull.contiguous(), whitening)
 
 
 def around(off: Float[Tensor, "n K h w"]) -> Float[Tensor, "n R h w"]:
@@ -64,7 +95,7 @@ def around(off: Float[Tensor, "n K h w"]) -> Float[Tensor, "n R h w"]:
 
 def _regression(x: Float[Tensor, "n R w"], y: Float[Tensor, "n K w"]) -> Float[Tensor, "w K R"]:
     """The linear map from ``x`` to ``y`` of least squares, column by column."""
-    second = _steadied(torch.einsum("nrw,nsw->wrs", x, x).double() / len(x), READ)
+    second = _steadied(torch.einsum("nrw,nsw->wrs", x, x).double() / len(x), RIDGE + FEW * (x.shape[1] / len(x)) ** 2)
     return torch.linalg.solve(second, torch.einsum("nrw,nkw->wrk", x, y).double() / len(x)).mT.to(x.dtype)
 
 
@@ -72,11 +103,3 @@ def _steadied(second: Float[Tensor, "... D D"], share: float) -> Float[Tensor, "
     """Second moments, to each a share of their mean added."""
     more = share * second.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-9)
     return second + torch.diag_embed(more[..., None].expand(*more.shape, second.shape[-1]))
-
-
-def bits_of_good(z: Float[Tensor, "n K h w"]) -> Float[Tensor, "n h w"]:
-    """What the codes of good parts cost, each under a fit to others."""
-    found, turn = z.new_empty(len(z), *z.shape[2:]), torch.arange(len(z)) % FOLDS
-    for mine in (turn == fold for fold in range(FOLDS)):
-        found[mine] = Places.fitted(z[~mine]).bits(z[mine])
-    return found

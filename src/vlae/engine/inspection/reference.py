@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlae.engine.inspection.evidence import Code, Evidence, PixelEvidence
-from vlae.engine.inspection.places import SIDE, Places, bits_of_good
+from vlae.engine.inspection.places import LEAST_IMAGES, Places, learned
 
 # Sides of the squares over which surprise is summed, in pixels, and over which the cost of a code is, in places.
 SIDES, PLACES = (3, 5, 9), (1, 3)
 # Predicted entropy is told apart in so many bins, to find what the model gets wrong however rough a texture is.
 BINS = 16
-# With fewer images than this, or on larger ones, places are not told apart.
-LEAST_IMAGES, MOST_PIXELS = 20, 2**18
+# On larger images places are not told apart; nor are they with fewer than ``LEAST_IMAGES``.
+MOST_PIXELS = 2**18
 # A unit of strength is what one good image in ten shows somewhere.
 UNIT = 0.9
 KINDS = ("texture", "layout")
@@ -41,7 +41,7 @@ class LayoutStrengths(NamedTuple):
 
     layout: Float[Tensor, "B h w"]
     bits: Float[Tensor, "B h w"]
-    """bits that the code costs more than there on good parts: additive"""
+    """bits that the code costs more than there on good parts, each place given the others"""
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,12 @@ class Reference:
         channels, *places = code if len(code) == 3 else (code[0], 1, 1)
         layout = ("layout prior", *(f"layout place {side}" for side in PLACES if size)) if code[0] else ()
         tables = {**{f"texture {side}": size or () for side in SIDES}, **{name: tuple(places) if size else () for name in layout}}
-        usual, reads = ((channels, *places), channels * (SIDE**2 - 1)) if size and code[0] else ((0, 0, 0), 0)
-        by_place = usual, (*usual[1:], usual[0], reads), (*usual[1:], usual[0], usual[0])
         curves = self.entropy, self.residual, self.excess
         above_zero = *self.deviation.values(), *self.unit.values(), self.excess, self.gain.flatten()[1:]
         return (
             {tuple(t.shape) for t in curves} == {(self.entropy.numel(),)} != {(0,)}
             and self.gain.shape == (2,)
-            and tuple(t.shape for t in self.places) == by_place
+            and self.places.fits(*((channels, *places) if size and code[0] else (0, 0, 0)))
             and all({name: tuple(t.shape) for name, t in part.items()} == tables for part in (self.mean, self.deviation))
             and {name: tuple(t.shape) for name, t in self.unit.items()} == dict.fromkeys(tables, ())
             and all(bool(t.isfinite().all()) for t in (*curves, self.gain, *self.places, *self.mean.values(), *above_zero))
@@ -105,7 +103,7 @@ class Reference:
         """What codes cost under the prior; and, where places are told apart, given good parts' codes at each."""
         yield "layout prior", code.bits
         if self.places.usual.numel():
-            yield from _by_squares(self.places.bits(code.by_place))
+            yield from _by_squares(self.places.bits(self.places.rest(code.by_place)))
 
     def unlike(self, gain: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Global evidence: by how many standard deviations of good parts the whole model saves less over its window alone."""
@@ -165,9 +163,9 @@ def fitted(found: Sequence[Evidence], by_place: bool, unseen: Sequence[bool] = (
         for name, value in (*_sums(*raw._corrected(e.pixels)), *(raw._layout(e.code) if e.code.bits.numel() else ())):
             values.setdefault(name, []).append(value)
     if by_place and found[0].code.bits.numel():
-        z = torch.cat([e.code.by_place for e in found])
-        raw = replace(raw, places=Places.fitted(z))
-        values |= {name: [value] for name, value in _by_squares(bits_of_good(z))}
+        places, rest = learned(torch.cat([e.code.by_place for e in found]))
+        raw = replace(raw, places=places)
+        values |= {name: [value] for name, value in _by_squares(places.bits(rest))}
     telling = torch.tensor(unseen) if sum(unseen) >= LEAST_IMAGES else slice(None)
     mean, deviation, unit = {}, {}, {}
     for name, parts in values.items():
