@@ -12,7 +12,8 @@ from vlae.data.imageset import ImageSet
 from vlae.data.source import LeftOut
 from vlae.engine.inspection.evidence import Evidence, evidence
 from vlae.engine.inspection.look import Look, look
-from vlae.engine.inspection.reference import LEAST_IMAGES, MOST_PIXELS, Reference, fitted
+from vlae.engine.inspection.places import LEAST_IMAGES
+from vlae.engine.inspection.reference import MOST_PIXELS, Reference, fitted
 from vlae.engine.measure import groups, placed
 from vlae.engine.run import Run
 from vlae.errors import RunError
