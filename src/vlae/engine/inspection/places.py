@@ -48,8 +48,7 @@ class Places(NamedTuple):
 
     def rest(self, z: Float[Tensor, "n K h w"]) -> Float[Tensor, "n K h w"]:
         """What the places around do not explain: ``z - E[z | around]``."""
-        off = z - self.usual
-        return off - torch.einsum("hwkr,nrhw->nkhw", self.pull, around(off)) if self.pull.numel() else off
+        return _rest(z, self.usual, self.pull)
 
     def bits(self, rest: Float[Tensor, "n K h w"]) -> Float[Tensor, "n h w"]:
         """What codes cost beyond the likeliest one at each place given the others there are, ``|W rest|^2 / (2 ln 2)``."""
@@ -66,24 +65,28 @@ def learned(z: Float[Tensor, "n K h w"]) -> tuple[Places, Float[Tensor, "n K h w
     """The codes of good parts that always lie alike, and what remains of each under a fit to the others."""
     turn, rest = torch.arange(len(z)) % FOLDS, torch.empty_like(z)
     for mine in (turn == fold for fold in range(FOLDS)):
-        rest[mine] = _regressed(z[~mine]).rest(z[mine])
+        rest[mine] = _rest(z[mine], *_regressed(z[~mine]))
     covariance = torch.einsum("nkhw,nlhw->hwkl", rest, rest) / len(z)
     share = len(z) / (len(z) + LEAST_IMAGES)
     common = covariance.diagonal(dim1=2, dim2=3).mean((0, 1)).clamp_min(1e-9)
     drawn = _steadied(share * covariance + (1 - share) * common.diag(), LEFT)
     # In the order of memory that a file gives back: in another one the last bit of a score would be another.
-    return _regressed(z)._replace(whitening=torch.linalg.inv(torch.linalg.cholesky(drawn)).contiguous()), rest
+    return Places(*_regressed(z), torch.linalg.inv(torch.linalg.cholesky(drawn)).contiguous()), rest
 
 
-def _regressed(z: Float[Tensor, "n K h w"]) -> Places:
-    """The mean code, and the regression of each place on those around it; nothing is whitened."""
-    mean, shape = z.mean(0), z.shape[1:]
-    whitening = torch.eye(shape[0], dtype=z.dtype).expand(*shape[1:], -1, -1)
+def _rest(z: Float[Tensor, "n K h w"], usual: Float[Tensor, "K h w"], pull: Float[Tensor, "h w K R"]) -> Float[Tensor, "n K h w"]:
+    off = z - usual
+    return off - torch.einsum("hwkr,nrhw->nkhw", pull, around(off)) if pull.numel() else off
+
+
+def _regressed(z: Float[Tensor, "n K h w"]) -> tuple[Float[Tensor, "K h w"], Float[Tensor, "h w K R"]]:
+    """The mean code, and how the deviations around a place move its own."""
+    usual, shape = z.mean(0), z.shape[1:]
     if not reads(*shape):
-        return Places(mean, z.new_empty(*shape[1:], shape[0], 0), whitening)
-    beside = around(z - mean)
-    pull = torch.stack([_regression(beside[:, :, i], (z - mean)[:, :, i]) for i in range(shape[1])])
-    return Places(mean, pull.contiguous(), whitening)
+        return usual, z.new_empty(*shape[1:], shape[0], 0)
+    off = z - usual
+    beside = around(off)
+    return usual, torch.stack([_regression(beside[:, :, i], off[:, :, i]) for i in range(shape[1])]).contiguous()
 
 
 def around(off: Float[Tensor, "n K h w"]) -> Float[Tensor, "n R h w"]:
