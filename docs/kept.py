@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, COLOURS = "#333333", ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
-BORDER = "border of the structures kept"
+BORDER, OTHER = "border of the structures kept", "another image's code"
+TICKS = (0, 1, 3, 5, 7, 9, 11, 13)
 SHOWN = {
     "shift_2px": "shifted by 2 px",
     "patches_shuffled": "patches shuffled nearby",
@@ -32,21 +33,24 @@ def draw(axes: Axes, rows: Sequence[dict[str, Any]], lines: dict[str, tuple[str,
         axes.plot(*curve(rows, source, metric), "o-", color=colour, label=name, linewidth=1.6, markersize=4)
     axes.set_title(what, loc="left", fontsize=11)
     axes.set_xlabel("columns that the decoder sees")
+    axes.set_xticks(TICKS)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> Figure:
-    """The border of each source on the left; for each source its changes on the right."""
+    """What the code tells, and the border of the structures kept, of each source on the left; for each source its changes on the right."""
     sources = list(dict.fromkeys(row["source"] for row in rows))
-    figure = Figure(figsize=(3.6 * (1 + len(sources)), 3.6), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(3.6 * (2 + len(sources)), 3.9), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    left, *others = figure.subplots(1, 1 + len(sources), squeeze=False)[0]
-    draw(left, rows, {source: (source, BORDER) for source in sources}, "structures kept from (px)")
+    bits, border, *others = figure.subplots(1, 2 + len(sources), squeeze=False)[0]
+    draw(bits, rows, {source: (source, OTHER) for source in sources}, "another image's code costs (bits)")
+    bits.set_yscale("symlog", linthresh=100)
+    draw(border, rows, {source: (source, BORDER) for source in sources}, "structures kept from (px)")
     for axes, source in zip(others, sources, strict=True):
         lines = {words: (source, f"swap cost of {change}") for change, words in SHOWN.items()}
-        draw(axes, rows, lines, f"{source}: cost of another image's code")
+        draw(axes, rows, lines, f"{source}: shares of that cost")
     return figure
 
 

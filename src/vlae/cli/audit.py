@@ -69,10 +69,12 @@ def _text(a: Any) -> str:
     if a.other_low > 0:
         lines = [f"{s.verdict:8} {s.change:17} {s.share:7.1%}  ({s.low:.1%} to {s.high:.1%})" for s in swaps]
         lines.append(f"of what another image's code costs: {whole}")
+        lines += [
+            f"{r.factor} is read off the code with R2 {r.r2:.2f} ({r.low:.2f} to {r.high:.2f})" for r in sorted(a.readouts, key=lambda r: -r.r2)
+        ]
     else:
         lines = [f"The code does not tell these images apart for certain: another image's costs {whole}"]
     lines.append(_structures(a.spectrum))
-    lines += [f"{r.factor} is read off the code with R2 {r.r2:.2f} ({r.low:.2f} to {r.high:.2f})" for r in sorted(a.readouts, key=lambda r: -r.r2)]
     lines += [f"{'held' if term.held else 'broken'} ({term.source}): {said(term)}" for term in a.terms]
     return "\n".join(lines)
 
