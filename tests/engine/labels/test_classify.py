@@ -149,6 +149,7 @@ def test_classes_that_lie_apart_are_told_apart_and_probabilities_come_true(rng: 
     assert right > 0.95 and abs(probability.mean() - right) < 0.06
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", FITS)
 def test_one_label_a_class_is_enough_and_one_class_is_told(rng: np.random.Generator, kind: str) -> None:
     told, _ = predicted(FITS[kind](blobs(rng, 1, apart=9.0), rng), blobs(rng, 50, apart=9.0).codes)

@@ -3,6 +3,7 @@
 n images, m of them labelled, D numbers of a code, K classes.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -214,7 +215,9 @@ def _logistic(labelled: Labelled, strength: float) -> Linear:
         # The best weights are a sum of the labelled images (Kimeldorf and Wahba 1971): as many coordinates as images are enough, exactly.
         basis, coordinates = np.linalg.qr(x.T)
         x = coordinates.T
-    fitted = LogisticRegression(C=strength, max_iter=1000).fit(x, labelled.classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that one image a class looks like a regression; that a weak ridge takes long to settle
+        fitted = LogisticRegression(C=strength, max_iter=1000).fit(x, labelled.classes)
     weights, offsets = fitted.coef_.T, fitted.intercept_
     if len(fitted.classes_) == 2:  # told as the second against the first
         weights, offsets = np.hstack([np.zeros_like(weights), weights]), np.array([0.0, *offsets])
