@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.test_cli import TINY, copied, picture, refused, vlae
 from vlae.apps.fewshot import Wanted, fewshot
+from vlae.apps.fewshot.images import seen
 from vlae.engine.labels.fewshot import Fewshot
 from vlae.engine.results import measured
 from vlae.engine.run import Run
@@ -146,6 +147,10 @@ def test_another_run_is_set_beside(run: Path, made: Path, tmp_path: Path) -> Non
     labels = table(tmp_path / "labels.csv", range(12))
     found = fewshot(Run.open(run), labels, plain=Run.open(tmp_path / "plain"), wanted=Wanted(draws=2))
     assert {p.of for p in found.curve} == {"code", "plain code", "pixels", "PCA of pixels (2)"}
+    for first, second in ((run, tmp_path / "plain"), (tmp_path / "plain", run)):  # the codes that are kept of one are not taken for the other's
+        read = seen(Run.open(first), Run.open(second), None).codes
+        assert (read["plain code"].mean == seen(Run.open(second), None, None).codes["code"].mean).all()
+        assert np.abs(read["code"].mean - read["plain code"].mean).max() > 0.1
     for n in range(20):
         picture(tmp_path / "wide" / f"{n}.png", (16, 12), n)
     assert vlae("train", tmp_path / "wide", "-o", tmp_path / "other", *TINY)[0] == 0

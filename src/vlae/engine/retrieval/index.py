@@ -79,6 +79,8 @@ class Encoder:
     model: VLAE
     kept: Callable[[Posterior], Posterior] | None = None
     """what an archive keeps of a posterior, where images are compared with those of one"""
+    own: bool = False
+    """whether the model is that of the run, so that the codes of its images are kept beside it"""
 
     @classmethod
     def of(cls, run: Run, device: str = "cpu") -> "Encoder":
@@ -90,7 +92,7 @@ class Encoder:
         if run.settings.keep.code == "none":
             rule = "Images are compared by their codes: keep.code is vector or grid"
             raise SettingError(f"The model of {run.folder} has no code", rule=rule, do="Use another run")
-        return cls(run, run.model(find_device(device)))
+        return cls(run, run.model(find_device(device)), own=True)
 
     @property
     def vector(self) -> bool:
@@ -139,7 +141,10 @@ def of_run(encoder: Encoder, progress: Progress | None = None) -> Index:
 
 def _codes(encoder: Encoder, images: ImageSet, places: int | None, progress: Progress | None) -> Codes:
     """The codes of all images of a run: those that are kept from the last time, where they are of the same weights, or else new ones."""
-    run, path, weights = encoder.run, encoder.run.folder / "results" / "codes.safetensors", encoder.run.fingerprint()
+    run, path = encoder.run, encoder.run.folder / "results" / "codes.safetensors"
+    if not encoder.own:
+        return embed(encoder.model, images, np.arange(len(images)), places or 1, run.settings.train.seed, progress)
+    weights = run.fingerprint()
     channels, *grid = encoder.model.code_shape(*images.sizes[0].tolist())
     shape = len(images), channels * (places or 1) ** len(grid)
     kept = {"mean": torch.empty(shape), "std": torch.empty(shape)}
