@@ -5,7 +5,7 @@ that are kept, in pixels, and the cost of each change as a share of what another
 on with. docs/kept.py draws the figure from the rows of several sources; what is kept for certain of the parts is the table of
 vlae.engine.kept.guide.
 
-    python benchmarks/guide.py SOURCE [group.name=value ...] --output FOLDER --json [--quick] [--windows none r1 stack6] [--limit 64]
+    python benchmarks/guide.py SOURCE [group.name=value ...] --output FOLDER --json [--quick] [--windows none r1 stack6] [--limit 64] [--name WORDS]
 """
 
 import argparse
@@ -49,12 +49,12 @@ def rows_of(run: Run, case: dict[str, object], limit: int) -> Iterator[dict[str,
         yield {**common, "metric": f"swap cost of {swap.change}", "value": share, "unit": "of another image's", "spread": spread}
 
 
-def measure(source: Path, output: Path, windows: list[str], limit: int, overrides: list[str]) -> list[dict[str, object]]:
-    """The rows of all windows."""
+def measure(source: Path, name: str, output: Path, windows: list[str], limit: int, overrides: list[str]) -> list[dict[str, object]]:
+    """The rows of all windows; ``name`` is what the figure calls the source."""
     rows = []
     for window in windows:
         run = trained(source, output / window, [f"keep.window={window}", *overrides])
-        case = {"case": f"{source.name}, window {window}", "source": source.name, "window": window, "columns": columns(window)}
+        case = {"case": f"{name}, window {window}", "source": name, "window": window, "columns": columns(window)}
         rows += rows_of(run, case, limit)
     return rows
 
@@ -64,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a folder of images, or an .npz file")
     parser.add_argument("overrides", nargs="*", help="settings of all models")
+    parser.add_argument("--name", help="what the figure calls the source; its own name unless given")
     parser.add_argument("--output", type=Path, required=True, help="the folder of the runs")
     parser.add_argument("--windows", nargs="+", default=list(WINDOWS))
     parser.add_argument("--limit", type=int, default=64, help="test images, at most")
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 steps: shows that it works")
     options = parser.parse_intermixed_args()
     more = ["train.steps=20", "train.validate_every=20"] if options.quick else []
-    rows = measure(options.source, options.output, options.windows, options.limit, [*options.overrides, *more])
+    rows = measure(options.source, options.name or options.source.name, options.output, options.windows, options.limit, [*options.overrides, *more])
     print(
         json.dumps(rows, indent=1) if options.json else "\n".join(f"{row['case']}: {row['metric']} {row['value']} ({row['spread']})" for row in rows)
     )

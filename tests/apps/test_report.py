@@ -437,6 +437,17 @@ def test_a_verdict_is_what_the_interval_allows(r2: float, low: float, high: floa
     assert verdict(Readout("x", r2, low, high, 100, 50, 1.0)) == expected
 
 
+def test_what_is_read_off_a_code_that_tells_nothing_is_not_called_kept(vector: Case) -> None:
+    images = vector.run.images()
+    found = look(vector.run, images, vector.evaluation, lambda done, total: None)
+    found = replace(found, readouts=(Readout("hole_count", 0.9, 0.85, 0.95, 100, 50, 1.0),))
+    for rate, named in ((100.0, True), (0.01, False)):
+        text = page_of(Told(Words("en"), vector.run, replace(vector.evaluation, rate_bits=rate), images), found)
+        assert ("next to no bits" in text) != named
+        answered = text.split("<h2", 1)[0]  # the answer stands first
+        assert ("hole_count" in answered) == named
+
+
 def test_decodings_that_show_nothing_are_said_to(grid: Case) -> None:
     images, told = grid.run.images(), Told(Words("en"), grid.run, grid.evaluation, grid.run.images())
     rng = np.random.default_rng(0)

@@ -1,11 +1,13 @@
 """Images that a run is shown: which labels say that one is good, and which it has seen before."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from vlae.engine.inspection.visitors import good, used_in_training, visitors
 from vlae.engine.run import Run
+from vlae.errors import DataError
 
 from ...test_cli import TINY, picture, vlae
 
@@ -44,3 +46,16 @@ def test_images_that_were_trained_on_are_known_by_their_pixels(run: Run, tmp_pat
     with visitors(run, tmp_path) as shown:
         assert sorted(used_in_training(run, shown)) == [f"renamed{n}.png" for n in range(20, 28) if f"{n:02d}.png" in seen]
         assert seen & {f"{n:02d}.png" for n in range(20, 24)}
+
+
+def test_an_image_that_cannot_be_read_is_told_by_its_own_path(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no image")
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'notes.png'} cannot be used")), visitors(run, tmp_path / "notes.png"):
+        pass
+
+
+def test_smaller_images_than_those_of_the_training_are_shown(run: Run, tmp_path: Path) -> None:
+    picture(tmp_path / "small.png", (3, 2), seed=1)
+    larger = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"minimum": 8})})
+    with visitors(Run(run.folder, larger, run.facts), tmp_path / "small.png") as shown:
+        assert shown.pixels(0).shape[:2] in ((3, 2), (2, 3))

@@ -71,10 +71,11 @@ def answer(told: Told, found: Findings) -> Section:
     share = 100 * e.distortion_bits / (e.rate_bits + e.distortion_bits)
     kept = t("answer.kept" if kind == "blind" else f"answer.{kind}", rate=figure(e.rate_bits), share=number(100 - share, 2))
     left = t(f"answer.left_{kind}", distortion=figure(e.distortion_bits), share=number(share))
-    sure = [*_measured(told), *_doubts(told), _method(told), *_named(t, found.readouts, "unclear")]
+    readouts = _used(told, found)
+    sure = [*_measured(told), *_doubts(told), _method(told), *_named(t, readouts, "unclear")]
     return {
-        "kept": t.join([kept, *_named(t, found.readouts, "kept", "partly")]),
-        "left": t.join([left, *_named(t, found.readouts, "left")]),
+        "kept": t.join([kept, *_named(t, readouts, "kept", "partly")]),
+        "left": t.join([left, *_named(t, readouts, "left")]),
         "sure": t.join([*sure, *([t("answer.meaning")] if told.has_code else [])]),
         "advice": _advice(told, found, kind),
     }
@@ -87,6 +88,11 @@ def _kind(told: Told) -> str:
     if told.evaluation.rate_bits < COLLAPSED_BITS:
         return "collapsed"
     return "blind" if told.run.settings.keep.window == "none" else "kept"
+
+
+def _used(told: Told, found: Findings) -> Sequence[Readout]:
+    """What the probe found, unless the code tells nothing: that lies far within its own spread, and no decoder can use it."""
+    return () if _kind(told) == "collapsed" else found.readouts
 
 
 def _advice(told: Told, found: Findings, kind: str) -> Markup | None:
@@ -168,7 +174,7 @@ def decodings(told: Told, found: Findings, levels: Range) -> Section:
         ]
 
     rows = within(GALLERY_BYTES, draw)
-    lead = [told.t("decodings.made"), *_reading(told.t, found)]
+    lead = [told.t("decodings.made"), *_reading(told, found)]
     return {
         "rows": [(row, short(image.name)) for row, image in zip(rows, shown, strict=True)],
         "columns": SHOWN_DECODINGS,
@@ -178,11 +184,12 @@ def decodings(told: Told, found: Findings, levels: Range) -> Section:
     }
 
 
-def _reading(t: Words, found: Findings) -> list[Markup]:
+def _reading(told: Told, found: Findings) -> list[Markup]:
     """How to read the decodings."""
     if found.unlike:
-        return [t("decodings.unlike")]
-    return [t("decodings.read"), *([t("decodings.missing")] if any(verdict(r) == "kept" for r in found.readouts) else [])]
+        return [told.t("decodings.unlike")]
+    missing = any(verdict(r) == "kept" for r in _used(told, found))
+    return [told.t("decodings.read"), *([told.t("decodings.missing")] if missing else [])]
 
 
 def _remarks(told: Told, shown: Sequence[Shown], height: int, width: int, levels: Range) -> list[Markup]:
@@ -304,6 +311,7 @@ def probe(told: Told, found: Sequence[Readout]) -> Section:
     ]
     plot = Markup(plots.readouts(best, colours, told.t.of("probe.plot."))) if rows else None
     rule = [told.t("probe.rule", kept=KEPT, left=LEFT)]
+    rule += [told.t("probe.collapsed")] if _kind(told) == "collapsed" else []
     rule += [told.t("probe.more", n=len(rows), all=len(best))] if len(best) > len(rows) else []
     return {"rows": rows, "plot": plot, "rule": told.t.join(rule), "least": LEAST_IMAGES}
 

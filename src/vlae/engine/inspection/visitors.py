@@ -11,9 +11,11 @@ from vlae.data import cache
 from vlae.data.files import disk_errors
 from vlae.data.foreign import files_of
 from vlae.data.imageset import ImageSet
+from vlae.data.read import Refused, decode
 from vlae.data.settings import DataSettings
 from vlae.data.spool import Progress
 from vlae.engine.run import Run
+from vlae.errors import DataError
 
 GOOD = ("good", "ok", "normal", "free", "良品", "良", "正常", "合格")
 """labels that say that an image is good, in whatever case and width"""
@@ -33,16 +35,25 @@ def visitors(run: Run, images: Path, progress: Progress | None = None) -> Iterat
     with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="vlae-") as held:
         folder = images
         if images.is_file() and images.suffix.lower() != ".npz":
+            _readable(images, run.settings.data.max_pixels)
             folder = Path(held) / "image"
             folder.mkdir()
             shutil.copy(images, folder / images.name)
         yield cache.load_whole(_settings(run, folder), Path(held) / "cache", progress)
 
 
+def _readable(image: Path, max_pixels: int) -> None:
+    """Tell of one image by its own path, before it is copied."""
+    try:
+        decode(image, max_pixels)
+    except Refused as refused:
+        raise DataError(f"{image} cannot be used", found=refused, do="Give another image, or a folder of images") from None
+
+
 def _settings(run: Run, folder: Path) -> DataSettings:
     own = run.settings.data
     form = {"colour": "rgb" if run.facts.colours == 3 else "grey", "depth": run.facts.depth if own.binarise == "none" else own.depth}
-    return own.model_copy(update={"folder": folder, "manifest": None, "lot_block": None, "only_label": None, **form})
+    return own.model_copy(update={"folder": folder, "manifest": None, "lot_block": None, "only_label": None, "minimum": 1, **form})
 
 
 def used_in_training(run: Run, images: ImageSet) -> list[str]:
