@@ -45,7 +45,7 @@ def rows_of(run: Run, case: dict[str, object], limit: int) -> Iterator[dict[str,
     }
     for swap in found.swaps:
         spread = f"95% {swap.low:.4f} to {swap.high:.4f}, {swap.verdict}"
-        share = swap.share if found.other_low > 0 else None  # of nothing there are no shares
+        share = swap.share if found.apart else None  # of nothing there are no shares
         yield {**common, "metric": f"swap cost of {swap.change}", "value": share, "unit": "of another image's", "spread": spread}
 
 

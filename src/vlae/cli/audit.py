@@ -66,7 +66,7 @@ def _text(a: Any) -> str:
 
     swaps = sorted(a.swaps, key=lambda swap: -swap.share)
     whole = f"{a.other_bits:.1f} bits ({a.other_low:.1f} to {a.other_high:.1f}); {a.images} images ({a.source})"
-    if a.other_low > 0:
+    if a.apart:
         lines = [f"{s.verdict:8} {s.change:17} {s.share:7.1%}  ({s.low:.1%} to {s.high:.1%})" for s in swaps]
         lines.append(f"of what another image's code costs: {whole}")
         lines += [

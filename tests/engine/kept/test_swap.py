@@ -84,7 +84,7 @@ def test_a_verdict_is_what_the_interval_allows() -> None:
     ]
 
 
-@pytest.mark.parametrize("other", [np.zeros(20), np.linspace(-1, 1.1, 20), np.full(20, -3.0)])
+@pytest.mark.parametrize("other", [np.zeros(20), np.linspace(-1, 1.1, 20), np.full(20, -3.0), np.full(20, 0.5)])
 def test_without_a_cost_of_another_image_nothing_is_claimed(other: np.ndarray) -> None:
     found = swap("x", np.ones(20), other, np.random.default_rng(0))
     assert found.verdict == "unclear" and math.isfinite(found.share + found.low + found.high)

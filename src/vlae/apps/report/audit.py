@@ -64,7 +64,7 @@ def _size(pixels: float) -> str:
 
 def whole(t: Words, found: Audit) -> Markup:
     """What 100% is."""
-    if found.other_low <= 0:
+    if not found.apart:
         return t("audit.nothing")
     return t("audit.whole", bits=number(found.other_bits), low=number(found.other_low), high=number(found.other_high))
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from vlae.engine.kept.changes import CHANGES
 from vlae.engine.kept.spectrum import Spectrum
-from vlae.engine.kept.swap import Swap
+from vlae.engine.kept.swap import LEAST_BITS, Swap
 from vlae.engine.probe import Readout
 from vlae.engine.results import measured
 from vlae.engine.run import Run
@@ -53,6 +53,11 @@ class Audit:
     terms: tuple[Term, ...]
     weights: str
     """fingerprint of the weights that were measured"""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the code tells these images apart for certain: only then are there shares of what another image's code costs."""
+        return self.other_low >= LEAST_BITS
 
     def __post_init__(self) -> None:
         """Raises ValueError for names that there are not: a file is anybody's."""

@@ -20,6 +20,8 @@ Verdict = Literal["kept", "partly", "ignored", "unclear"]
 
 # Shares of what another image's code costs: kept above the one, ignored below the other.
 KEPT, IGNORED = 0.1, 0.02
+# What is no dearer than a bit does not tell even two images apart.
+LEAST_BITS = 1.0
 RESAMPLES = 1000
 
 
@@ -36,8 +38,8 @@ class Swap:
     high: float
     """bounds of its 95% bootstrap interval, over the images"""
     verdict: Verdict
-    """kept: ``low`` is above ``KEPT``. ignored: ``high`` is below ``IGNORED``. unclear: another image's code costs nothing either, or
-    it is not known whether it does. partly: the rest"""
+    """kept: ``low`` is above ``KEPT``. ignored: ``high`` is below ``IGNORED``. unclear: another image's code costs next to nothing
+    either, or it is not known whether it does. partly: the rest"""
 
 
 @torch.no_grad()
@@ -69,7 +71,7 @@ def swap(change: str, cost: Numbers, other: Numbers, rng: np.random.Generator) -
     """
     drawn = rng.integers(0, len(cost), (RESAMPLES, len(cost)))
     below = other[drawn].mean(1)
-    if min(np.percentile(below, 2.5), other.mean()) <= 0:
+    if min(np.percentile(below, 2.5), other.mean()) < LEAST_BITS:
         return Swap(change, float(cost.mean()), 0.0, 0.0, 0.0, "unclear")
     # A resample without a cost to take shares of is as far out as there is.
     shares = np.where(below > 0, cost[drawn].mean(1) / np.where(below > 0, below, 1), np.inf)
