@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-INK, COLOURS = "#333333", ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
+INK, COLOURS = "#333333", ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
 BORDER, OTHER = "border of the structures kept", "another image's code"
 TICKS = (0, 1, 3, 5, 7, 9, 11, 13)
 SHOWN = {
@@ -18,7 +18,9 @@ SHOWN = {
     "patches_shuffled": "patches shuffled nearby",
     "grain_swapped": "grain of another image",
     "noise": "noise x1.5",
+    "brightness": "brightness",
 }
+ACROSS = 3
 
 
 def curve(rows: Sequence[dict[str, Any]], source: str, metric: str) -> tuple[list[int], list[float]]:
@@ -40,15 +42,18 @@ def draw(axes: Axes, rows: Sequence[dict[str, Any]], lines: dict[str, tuple[str,
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> Figure:
-    """What the code tells, and the border of the structures kept, of each source on the left; for each source its changes on the right."""
+    """What the code tells, and the border of the structures kept, of every source; then for each source its changes."""
     sources = list(dict.fromkeys(row["source"] for row in rows))
-    figure = Figure(figsize=(3.6 * (2 + len(sources)), 3.9), facecolor="white", layout="constrained")
+    down = -(-(2 + len(sources)) // ACROSS)
+    figure = Figure(figsize=(4.2 * ACROSS, 3.9 * down), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    bits, border, *others = figure.subplots(1, 2 + len(sources), squeeze=False)[0]
+    bits, border, *others = figure.subplots(down, ACROSS, squeeze=False).flat
+    for spare in others[len(sources) :]:
+        spare.axis("off")
     draw(bits, rows, {source: (source, OTHER) for source in sources}, "another image's code costs (bits)")
     bits.set_yscale("symlog", linthresh=100)
     draw(border, rows, {source: (source, BORDER) for source in sources}, "structures kept from (px)")
-    for axes, source in zip(others, sources, strict=True):
+    for axes, source in zip(others, sources, strict=False):
         lines = {words: (source, f"swap cost of {change}") for change, words in SHOWN.items()}
         draw(axes, rows, lines, f"{source}: shares of that cost")
     return figure
