@@ -29,10 +29,15 @@ RATES = (0.01, 0.05)
 POOLS = tuple(product((0.0, 1.0, 2.0, 4.0), ("mean", "max", "highest 1%")))
 """how maps become scores: smoothing in pixels, and what is taken of them"""
 RUNS = {
-    "plain": ("keep.window=none", "train.batch=16", "train.steps=1000"),
-    "likelihood": ("keep.code=none", "keep.window=stack6", "train.batch=4", "train.steps=1000"),
+    "plain": ("keep.window=none",),
+    "likelihood": ("keep.code=none", "keep.window=stack6"),
 }
 """overrides of the runs to compare with: a VAE without a window, and a PixelCNN"""
+ALIKE = [
+    *("train.steps=1500", "train.batch=16", "train.optimizer=adam", "train.learning_rate=0.004", "train.decay=0.5"),
+    *("train.validate_every=300", "train.precision=bf16-mixed"),
+]
+"""how those are trained: as ours is, by its recipe"""
 RECIPE = Path(__file__).parents[1] / "recipes/inspection.yaml"
 """the settings of ours"""
 LARGE = ("data.size=[150,150]", "train.crop=96", "train.batch=8")
@@ -60,8 +65,7 @@ def runs(collection: Collection, output: Path, more: Sequence[str]) -> dict[str,
     source = output / "sets" / collection.name
     if not (source / "manifest.csv").is_file():
         write(collection, source)
-    common = ["train.learning_rate=0.004", "train.validate_every=250"]
-    plain, likelihood = (trained(source, output / f"{collection.name}-{kind}", [*common, *settings, *more]) for kind, settings in RUNS.items())
+    plain, likelihood = (trained(source, output / f"{collection.name}-{kind}", [*settings, *ALIKE, *more]) for kind, settings in RUNS.items())
     large = LARGE if collection.examples[0].pixels.shape[0] > 200 else ()
     ours = trained(source, output / f"{collection.name}-{OURS}", [*large, *more], RECIPE)
     others = {"plain VAE": [Trained(plain), Trained(plain, "squared error"), Bound(plain)], "PixelCNN likelihood": [Bound(likelihood)]}

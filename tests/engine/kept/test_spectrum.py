@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vlae.engine.kept.spectrum import BORDER, MOST_BANDS, Spectrum, bands, kept_up_to, powers, spectrum, together
+from vlae.engine.kept.spectrum import BORDER, MOST_BANDS, Spectrum, _told, bands, kept_up_to, powers, spectrum, together
 from vlae.errors import DataError
 
 
@@ -43,7 +43,7 @@ def keeping(x: np.ndarray, period: float, sharp: float = 0.0) -> list[np.ndarray
 
 
 @pytest.mark.parametrize("size", [(64, 64), (20, 31), (256, 200), (8, 8)])
-def test_bands_are_rings_of_their_frequency(size: tuple[int, int]) -> None:
+def test_toldare_rings_of_their_frequency(size: tuple[int, int]) -> None:
     rings, frequencies = bands(*size)
     step = frequencies[0]
     assert len(frequencies) <= MOST_BANDS and frequencies[-1] <= 0.5 + 1e-12 and rings.shape == size
@@ -134,7 +134,7 @@ def test_intervals_cover_at_their_rate() -> None:
     assert 0.85 < np.mean(inside) < 0.99
 
 
-def test_flat_images_and_bands_without_power() -> None:
+def test_flat_images_and_toldwithout_power() -> None:
     x = ndimage.gaussian_filter(natural(12), (0, 0, 6, 6))
     found = of(x, x)
     assert np.isfinite([*found.survives, *found.low, *found.high]).all() and 0 < len(found.pixels) <= 32
@@ -152,3 +152,25 @@ def test_how_much_lies_above_the_border() -> None:
     frequencies = np.linspace(0.02, 0.5, 25)
     assert kept_up_to(np.ones(25), frequencies) == pytest.approx(0.5) and kept_up_to(np.zeros(25), frequencies) == 0
     assert kept_up_to(1 - 2 * frequencies, frequencies) == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("told", "shape", "above", "below"),
+    [
+        ("kkk???ll", "border", 3, 7),
+        ("k?kk?l?l", "border", 1, 8),  # what is uncertain between ends both
+        ("?kkk??ll", "unclear", None, 7),
+        ("kkk???l?", "unclear", 3, None),
+        ("kklk??ll", "several", None, None),
+        ("kkkkkkkk", "all", 8, None),
+        ("llllllll", "none", None, 1),
+    ],
+)
+def test_what_is_said_of_sizes_holds_for_each_of_them(told: str, shape: str, above: int | None, below: int | None) -> None:
+    """Bands that are kept (k), lost (l) or neither for certain, numbered from the coarsest."""
+    interval = {"k": (0.8, 0.9), "l": (0.1, 0.2), "?": (0.3, 0.7)}
+    low, high = np.array([interval[band] for band in told]).T
+    found = _told((low + high) / 2, low, high, np.zeros(8), np.arange(1, 9) / 16, [1 / 16, 1 / 2])
+    assert (found.shape, found.above, found.below) == (shape, above and 16 / above, below and 16 / below)
+    if found.above:
+        assert found.keeps(found.above) == "kept"

@@ -50,9 +50,9 @@ class Spectrum:
     shape: Shape
     """border: kept above a border, not below. all, none: of every band. several: kept, and not, and kept again. unclear: the rest"""
     above: float | None
-    """the finest period that is kept for certain (``low`` is above one half), where none that is coarser is lost for certain"""
+    """the finest period down to which every band is kept for certain (``low`` is above one half)"""
     below: float | None
-    """the coarsest period that is lost for certain (``high`` is below one half), where none that is finer is kept for certain"""
+    """the coarsest period from which on every finer band is lost for certain (``high`` is below one half)"""
     border: float | None
     """where the curve crosses one half, in pixels, where ``shape`` is border"""
     border_low: float | None
@@ -180,8 +180,9 @@ def kept_up_to(curve: Numbers, frequencies: Numbers) -> float:
 
 def _told(curve: Numbers, low: Numbers, high: Numbers, other: Numbers, frequencies: Numbers, sides: list[float]) -> Spectrum:
     pixels = 1 / frequencies
-    kept, lost = np.flatnonzero(low > BORDER), np.flatnonzero(high < BORDER)
-    shape = _shape(kept, lost, len(pixels))
+    kept, lost = low > BORDER, high < BORDER
+    coarse, fine = int(np.cumprod(kept).sum()), int(np.cumprod(lost[::-1]).sum())
+    shape = _shape(kept, lost, coarse, fine)
     falls = shape != "several"
     crossing = [1 / f for f in (kept_up_to(curve, frequencies), sides[1], sides[0])] if shape == "border" else [None] * 3
     return Spectrum(
@@ -191,16 +192,18 @@ def _told(curve: Numbers, low: Numbers, high: Numbers, other: Numbers, frequenci
         high=tuple(high.tolist()),
         other=tuple(other.tolist()),
         shape=shape,
-        above=float(pixels[kept[-1]]) if falls and len(kept) else None,
-        below=float(pixels[lost[0]]) if falls and len(lost) else None,
+        above=float(pixels[coarse - 1]) if falls and coarse else None,
+        below=float(pixels[-fine]) if falls and fine else None,
         border=crossing[0],
         border_low=crossing[1],
         border_high=crossing[2],
     )
 
 
-def _shape(kept: npt.NDArray[np.int64], lost: npt.NDArray[np.int64], count: int) -> Shape:
-    """From which of the bands, the coarsest first, are kept for certain and which are lost."""
-    if not len(kept) or not len(lost):
-        return "all" if len(kept) == count else "none" if len(lost) == count else "unclear"
-    return "border" if kept[-1] < lost[0] else "several"
+def _shape(kept: npt.NDArray[np.bool_], lost: npt.NDArray[np.bool_], coarse: int, fine: int) -> Shape:
+    """From which of the bands, the coarsest first, are kept and lost for certain: so many at the coarse end, and at the fine one."""
+    if len(kept) in (coarse, fine):
+        return "all" if coarse else "none"
+    if lost.any() and kept[lost.argmax() :].any():
+        return "several"
+    return "border" if coarse and fine else "unclear"
