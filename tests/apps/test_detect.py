@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from vlae.data.read import decode
 from vlae.engine.inspection.calibration import Calibration, read_reference
 from vlae.engine.inspection.conformal import promise
 from vlae.engine.inspection.detection import Detection, pictures
+from vlae.engine.inspection.inspect import reference_of
 from vlae.engine.run import Run, save_tensors
 from vlae.errors import DiskError
 
@@ -111,7 +113,7 @@ def test_lots_of_a_manifest_are_promised_as_lots(run: Run, tmp_path: Path) -> No
     found = calibrate(run, images)[0].promise
     assert found.n_lots == 8 and not found.kept and found.needed == 19 and found.rate == pytest.approx(1 / 9)
     code, said = vlae("calibrate", run.folder, images)
-    assert code == 0 and "5.0% cannot be promised from so few: it takes 19 lots" in said
+    assert code == 0 and "5% cannot be promised from so few: it takes 19 lots" in said
 
 
 def test_a_good_folder_that_holds_defects_is_told(run: Run, tmp_path: Path) -> None:
@@ -271,6 +273,36 @@ def test_what_calibrate_leaves_out_is_told(run: Run, tmp_path: Path) -> None:
     (images / "manifest.csv").write_text("name,label\n" + "".join(f"{n}.png,scratched\n" for n in range(1200, 1205)) + "1205.png,good\n")
     code, said = vlae("calibrate", run.folder, images)
     assert code == 3 and refused(said, "too few good images", "1, and 7 left out", "1200.png: it is labelled scratched")
+
+
+def test_no_rate_is_counted_from_images_that_the_run_has_seen(run: Run, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    folder(shown / "good", range(20))  # trained on, chosen by or kept for tests
+    folder(shown / "good", range(1000, 1020))  # calibrated with
+    folder(shown / "good", range(3000, 3010))
+    folder(shown / "spoiled", range(2000, 2005), spoiled=True)
+    rows = [f"{path.relative_to(shown)},{path.parent.name}" for path in sorted(shown.rglob("*.png"))]
+    (shown / "manifest.csv").write_text("\n".join(["name,label", *rows]))
+    own = run.images()
+    tests = sum(own.names[n] < "0020" for n in own.indices("test"))
+    found = detect(run, shown, tmp_path / "out")
+    assert found.images == 55 and found.seen == 40 - tests and found.counted is not None
+    assert (found.counted.good, found.counted.defective) == (10 + tests, 5)
+    assert len(found.scores) == 55 and list(found.scores) == sorted(found.scores) and sum(s > 1 for s in found.scores) == found.alarms
+    assert f"{found.seen} images of these the run was trained on" in vlae("detect", run.folder, shown, "-o", tmp_path / "again")[1]
+
+
+def test_what_good_parts_look_like_is_learned_from_good_ones_alone(run: Run) -> None:
+    """Images that are labelled as defects count as little as those that lie elsewhere."""
+    own, model = run.images(), run.model(torch.device("cpu"))
+    spoiled = own.indices("train")[::3]
+    labelled = replace(own, labels=tuple("spot" if n in spoiled else "good" for n in range(len(own))))
+    elsewhere = own.split.copy()
+    elsewhere[spoiled] = "test"
+    found, expected, all_of_them = (reference_of(run, model, images)[0] for images in (labelled, replace(own, split=elsewhere), own))
+    assert torch.equal(found.residual, expected.residual) and not torch.equal(found.residual, all_of_them.residual)
+    no_good = replace(own, labels=("A",) * len(own))  # labels that tell something else
+    assert torch.equal(reference_of(run, model, no_good)[0].residual, all_of_them.residual)
 
 
 def test_a_calibrated_image_raises_no_alarm_afterwards(run: Run, tmp_path: Path) -> None:

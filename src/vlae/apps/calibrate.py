@@ -9,7 +9,7 @@ import torch
 
 from vlae.data.imageset import ImageSet
 from vlae.data.source import LeftOut
-from vlae.engine.inspection.calibration import Calibration, check_rate
+from vlae.engine.inspection.calibration import Calibration, check_rate, mark
 from vlae.engine.inspection.conformal import outliers
 from vlae.engine.inspection.inspect import Numbers, inspect, reference_of, unusable
 from vlae.engine.inspection.visitors import good, used_in_training, visitors
@@ -50,7 +50,7 @@ def calibrate(
         others = [LeftOut(shown.names[n], f"it is labelled {shown.labels[n]}", harmless=True) for n in numbers if not good(run, shown.labels[n])]
         numbers = numbers[[good(run, shown.labels[n]) for n in numbers]]
         if images is not None:
-            _check_unseen(run, shown, images)
+            _check_unseen(own, shown, images)
         reference, size = reference_of(run, model, own, progress)
         unlike = unusable(run, size, shown)
         left_out = (*others, *(unlike[n] for n in numbers.tolist() if n in unlike), *(shown.left_out if images else ()))
@@ -60,13 +60,16 @@ def calibrate(
         scores = [found[n] for n in numbers.tolist()]
         names = tuple(shown.names[n] for n in numbers)
         suspects = tuple(names[n] for n in outliers(np.array(scores)))
-        result = Calibration(weights, size, names, tuple(scores), _lots(shown, numbers), false_alarms, suspects)
+        seen = {*used_in_training(own), *(shown.sha256[n] for n in numbers)}
+        marks = tuple(sorted(map(mark, seen)))
+        result = Calibration(weights, size, names, tuple(scores), _lots(shown, numbers), false_alarms, suspects, marks)
     result.write(run, reference)
     return result, left_out
 
 
-def _check_unseen(run: Run, shown: ImageSet, images: Path) -> None:
-    if used := used_in_training(run, shown):
+def _check_unseen(own: ImageSet, shown: ImageSet, images: Path) -> None:
+    known = used_in_training(own)
+    if used := [name for name, sha256 in zip(shown.names, shown.sha256, strict=True) if sha256 in known]:
         raise DataError(
             f"{len(used)} of the {len(shown)} images of {images} were used in training",
             rule="A threshold holds for new images only if it is made from images that the model has not seen",

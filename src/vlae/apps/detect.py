@@ -13,7 +13,7 @@ from sklearn import metrics
 from vlae.data.imageset import ImageSet
 from vlae.data.read import write_png
 from vlae.data.source import LeftOut
-from vlae.engine.inspection.calibration import Calibration, read_reference
+from vlae.engine.inspection.calibration import Calibration, mark, read_reference
 from vlae.engine.inspection.conformal import share
 from vlae.engine.inspection.detection import Counted, Detection, Found
 from vlae.engine.inspection.heat import RGB, heat, marked, side_by_side
@@ -31,6 +31,8 @@ Progress = Callable[[int, int], None]
 
 # So many images, those with the strongest evidence, are kept in the run with their pictures.
 HIGHEST = 8
+# The scores of so many images are kept for the report's figure.
+SCORES = 2000
 
 
 def detect(
@@ -76,8 +78,20 @@ def detect(
             (f"{highest.index(number):02d}.png", _picture(shown, number, look, found[number], promised.threshold))
             for number, look in inspect(run, model, reference, shown, np.array(highest))
         ]
-    alarms, first = sum(f.alarm for f in every), tuple(found[n] for n in highest)
-    result = Detection(calibration.weights, images.name, len(every), alarms, promised, seconds, first, _counted(run, every), lost)
+        seen = {n for n in numbers.tolist() if mark(shown.sha256[n]) in calibration.seen}
+    result = Detection(
+        weights=calibration.weights,
+        source=images.name,
+        images=len(every),
+        alarms=sum(f.alarm for f in every),
+        promise=promised,
+        seconds=seconds,
+        highest=tuple(found[n] for n in highest),
+        counted=_counted(run, [f for n, f in found.items() if n not in seen]),
+        seen=len(seen),
+        scores=_scores(every),
+        left_out=lost,
+    )
     result.write(run, drawn)
     return result
 
@@ -105,6 +119,12 @@ def _found(shown: ImageSet, number: int, look: Look, threshold: float) -> Found:
 
 def _picture(shown: ImageSet, number: int, look: Look, found: Found, threshold: float) -> RGB:
     return side_by_side([marked(shown.pixels(number), shown.depth, found.regions), heat(look.map, threshold)])
+
+
+def _scores(found: Sequence[Found]) -> tuple[float, ...]:
+    finite_ones = np.sort([f.score for f in found if np.isfinite(f.score)])
+    few = np.linspace(0, len(finite_ones) - 1, min(SCORES, len(finite_ones))).round().astype(int)
+    return tuple(finite_ones[few].tolist())
 
 
 def _write_lines(path: Path, found: Sequence[Found]) -> None:

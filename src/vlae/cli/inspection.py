@@ -12,6 +12,8 @@ from vlae.errors import SettingError
 
 # From so many standard deviations on, the global evidence is told.
 UNLIKE = 4.0
+# So many of the good images that set a threshold are named.
+HIGHEST = 3
 
 FalseAlarms = Annotated[str | None, typer.Option(help="The share of good images that may raise an alarm, such as 5%.")]
 
@@ -34,6 +36,8 @@ def calibrate(
         found, left_out = learn(Run.open(run), images, _rate(false_alarms), progress)
     told = {"run": str(run), **asdict(found), "promise": asdict(found.promise), "rates": found.rates()}
     show({**told, "left_out": [left._asdict() for left in left_out]}, as_json, _card(found))
+    if labelled := [left.name for left in left_out if left.harmless]:
+        note(f"{_number(len(labelled), 'image')} labelled otherwise than good and left out: {', '.join(labelled[:3])}")
     if found.suspects:
         note(f"Look at {', '.join(found.suspects[:5])}: unlike the other good images, so perhaps a defect. If it is one, calibrate without it.")
     check_whole(len(found.names), left_out)
@@ -71,13 +75,36 @@ def _rate(text: str | None) -> float | None:
 
 
 def _card(c: Any) -> str:
-    p = c.promise
-    of = f"{p.n_images} good images" + (f" of {p.n_lots} lots" if p.n_lots is not None else "")
-    what = "images of new lots" if p.n_lots is not None else "new good images"
-    promised = f"promised   at most {p.rate:.1%} of {what} raise an alarm, in expectation; a flagged region counts as one"
-    short = f"{p.asked:.1%} cannot be promised from so few: it takes {p.needed} {'lots' if p.n_lots is not None else 'good images'}"
-    moved = [f"{r['threshold']:.2f} ({r['rate']:.1%}, {r['low']:.1%} to {r['high']:.1%})" for r in c.rates()]
-    return "\n".join([f"threshold  {p.threshold:.2f}, from {of}", promised, *([] if p.kept else [short]), f"elsewhere  {'; '.join(moved)}"])
+    p, order = c.promise, sorted(range(len(c.scores)), key=lambda n: -c.scores[n])
+    highest = ", ".join(f"{c.names[n]} ({c.scores[n]:.2f})" for n in order[:HIGHEST])
+    lines = [
+        f"threshold  {p.threshold:.2f}, from {_source(p)}",
+        f"promised   {_promised(p)}, in expectation; a flagged region counts as one",
+        *_short(p),
+        f"highest    {highest}: the good images that set it, so look at them",
+    ]
+    moved = [f"{r['threshold']:.2f}, {r['rate']:.1%} of false alarms to expect (95% {r['low']:.1%} to {r['high']:.1%})" for r in c.rates()]
+    return "\n".join([*lines, *(f"{'could be' if n == 0 else '':11}{row}" for n, row in enumerate(moved))])
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _source(p: Any) -> str:
+    """What a threshold comes from."""
+    return _number(p.n_images, "good image") + ("" if p.n_lots is None else f" of {_number(p.n_lots, 'lot')}")
+
+
+def _promised(p: Any) -> str:
+    """What is promised."""
+    return f"at most {p.rate:.1%} of {'new good images' if p.n_lots is None else 'images of new lots'} raise an alarm"
+
+
+def _short(p: Any) -> list[str]:
+    """What it takes to promise what was asked for, where that cannot be promised."""
+    needed = _number(p.needed, "good image" if p.n_lots is None else "lot")
+    return [] if p.kept else [f"{100 * p.asked:.3g}% cannot be promised from so few: it takes {needed}"]
 
 
 def _detection_text(d: Any, output: Path) -> str:
@@ -91,8 +118,10 @@ def _detection_text(d: Any, output: Path) -> str:
             f"of {c.good} images labelled good, {_share(c.false_alarms)} raise an alarm; of {c.defective} labelled otherwise, {_share(c.detected)}",
             f"image AUROC {c.image_AUROC:.3f}",
         ]
-    p = d.promise
-    return "\n".join([*lines, f"({1000 * d.seconds:.0f} ms an image; threshold from {p.n_images} good images, promised false alarms {p.rate:.1%})"])
+    if d.seen:
+        lines.append(f"{_number(d.seen, 'image')} of these the run was trained on or calibrated with: no rate is counted from them")
+    lines += _short(d.promise)
+    return "\n".join([*lines, f"({1000 * d.seconds:.0f} ms an image; threshold from {_source(d.promise)}: {_promised(d.promise)})"])
 
 
 def _words(f: Any) -> str:

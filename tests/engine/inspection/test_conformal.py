@@ -64,8 +64,24 @@ def test_a_moved_threshold_tells_its_rate():
         covered += low <= 1 - threshold <= high
     assert abs(covered - 950) < 4 * math.sqrt(1000 * 0.05 * 0.95)
     assert rate_above(scores, -1.0)[0] == 1.0 and rate_above(scores, 1e9)[0] == pytest.approx(1 / 200)
-    mean, low, high = rate_above(np.array([0.0, 1.0, 1.0, 1.0]), 0.5, ["a", "b", "b", "b"])
-    assert mean == pytest.approx(2 / 3) and low == 0 and high == 1
+
+
+@pytest.mark.parametrize(("count", "rate", "strength"), [(20, 0.05, 1e-3), (34, 0.03, 5.0), (34, 0.05, 1e3), (1, 0.2, 1.0)])
+def test_the_interval_of_lots_holds_whether_lots_alarm_as_a_whole_or_image_by_image(count: int, rate: float, strength: float) -> None:
+    """Rates of lots drawn from a beta law, from nearly all or nothing to nearly alike."""
+    covered = 0
+    for _ in range(500):
+        of = SEED.beta(strength * rate, strength * (1 - rate), count)
+        scores = (SEED.uniform(size=(count, 6)) < of[:, None]).astype(float).ravel()
+        mean, low, high = rate_above(scores, 0.5, np.repeat(np.arange(count), 6).astype(str).tolist())
+        covered += low <= rate <= high
+        assert low <= mean <= high
+    assert covered >= 0.95 * 500 - 4 * math.sqrt(500 * 0.05 * 0.95)
+
+
+def test_lots_without_an_alarm_leave_room_for_one() -> None:
+    mean, low, high = rate_above(np.zeros(34), 0.5, [str(n) for n in range(34)])
+    assert (mean, low, high) == pytest.approx((1 / 35, 0, stats.binomtest(0, 34).proportion_ci(0.95, "exact").high))
 
 
 def test_shares_have_the_interval_of_the_binomial_test():

@@ -25,7 +25,7 @@ def section(told: Told) -> Section | None:
     if not calibrated(run):
         return None
     known, last = Calibration.read(run), Detection.read(run)
-    shown = [f.score * last.promise.threshold for f in last.highest] if last else []
+    shown = [score * last.promise.threshold for score in last.scores] if last else []
     suspects = t.listed(short(name, 40) for name in known.suspects[:SUSPECTS])
     return {
         "lead": t.join(_promise(t, known.promise)),
@@ -58,6 +58,7 @@ def _position(t: Words, row: dict[str, float]) -> Section:
 
 def _last(t: Words, d: Detection) -> list[Markup]:
     said = [t("defects.alarms", alarms=d.alarms, n=d.images, source=short(d.source, 40))]
+    said += [t("defects.seen", n=d.seen)] if d.seen else []
     return [*said, _counted(t, d.counted) if d.counted else t("defects.uncounted")]
 
 

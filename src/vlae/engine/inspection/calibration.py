@@ -41,6 +41,8 @@ class Calibration:
     """the share that was asked for"""
     suspects: tuple[str, ...]
     """good images that are so unlike the others that they may be defects"""
+    seen: tuple[str, ...]
+    """marks (``mark``) of all images that the model was trained on, chosen by or calibrated with: no rate is counted from these"""
 
     @property
     def promise(self) -> Promise:
@@ -101,6 +103,11 @@ class Calibration:
             rule = "A calibration holds for the weights it was made with"
             raise RunError(f"{run.folder} was trained on since it was calibrated", rule=rule, do=f"Run vlae calibrate {run.folder} GOOD again")
         return found
+
+
+def mark(sha256: str) -> str:
+    """What an image is known again by: enough digits of the hash of its pixels."""
+    return sha256[:16]
 
 
 def calibrated(run: Run) -> bool:

@@ -13,7 +13,6 @@ from scipy import stats
 
 Scores = npt.NDArray[np.float64]
 
-RESAMPLES = 1000
 ROUNDING = 1e-5
 """by how much, relatively, a score may come out otherwise in another batch"""
 # With fewer scores none can be told to lie far from the others.
@@ -68,7 +67,7 @@ def rate_above(scores: Scores, threshold: float, lots: Sequence[str] | None = No
     """The share of false alarms to expect of a threshold that was moved, and its 95% interval.
 
     With j of n calibration scores above it, the share is distributed as ``Beta(j + 1, n - j)``. With lots, it is the mean of theirs with one
-    more lot that lies above; the interval comes from lots drawn with replacement (Efron 1979).
+    more lot that lies above; the interval (``share``) supposes that a lot alarms as a whole or not at all, the widest that it can be.
 
     >>> [round(v, 3) for v in rate_above(np.arange(1.0, 100.0), 95.0)]
     [0.05, 0.017, 0.1]
@@ -80,14 +79,12 @@ def rate_above(scores: Scores, threshold: float, lots: Sequence[str] | None = No
         return (j + 1) / (n + 1), low, high
     names, of = np.unique(np.asarray(lots), return_inverse=True)
     shares = np.bincount(of, above) / np.bincount(of)
-    drawn = np.random.default_rng(len(names)).choice(shares, (RESAMPLES, len(names))).mean(1)
-    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-    k = len(names)
-    return float((shares.sum() + 1) / (k + 1)), low, (k * high + 1) / (k + 1)
+    j, k = float(shares.sum()), len(names)
+    return (j + 1) / (k + 1), *share(j, k)[1:]
 
 
-def share(found: int, of: int) -> tuple[float, float, float]:
-    """A share that was counted, and its exact 95% interval (Clopper and Pearson 1934).
+def share(found: float, of: int) -> tuple[float, float, float]:
+    """A share that was counted, and its exact 95% interval (Clopper and Pearson 1934); of lots, their shares added up.
 
     >>> [round(v, 3) for v in share(0, 10)]
     [0.0, 0.0, 0.308]
@@ -97,10 +94,11 @@ def share(found: int, of: int) -> tuple[float, float, float]:
     return found / of, low, high
 
 
-def outliers(scores: Scores, beyond: float = 6.0) -> npt.NDArray[np.int64]:
+def outliers(scores: Scores, beyond: float = 3.5) -> npt.NDArray[np.int64]:
     """Which of the scores lie far above the others: more than ``beyond`` robust standard deviations of their logarithms above the median.
 
-    The median and the median absolute deviation are not moved by a few defects among good images (Rousseeuw and Croux 1993).
+    The median and the median absolute deviation are not moved by a few defects among good images (Iglewicz and Hoaglin 1993, whose bound of
+    3.5 it is).
 
     >>> outliers(np.append(np.linspace(0.9, 1.1, 20), 9.0)).tolist()
     [20]

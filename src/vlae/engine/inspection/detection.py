@@ -62,7 +62,11 @@ class Detection:
     highest: tuple[Found, ...]
     """the images with the strongest evidence, the strongest first; all others are in ``detections.jsonl``"""
     counted: Counted | None
-    """None where no image is labelled good or none is labelled defective"""
+    """None where no image is labelled good or none is labelled defective, of those that the run had not seen before"""
+    seen: int
+    """images that the run was trained on, chosen by or calibrated with: no rate is counted from them"""
+    scores: tuple[float, ...]
+    """the strongest evidence of the images, in units of the threshold, in order; of very many so many, evenly spaced"""
     left_out: tuple[LeftOut, ...]
 
     name = "detection"

@@ -14,6 +14,7 @@ from vlae.engine.inspection.evidence import Evidence, evidence
 from vlae.engine.inspection.look import Look, look
 from vlae.engine.inspection.places import LEAST_IMAGES
 from vlae.engine.inspection.reference import MOST_PIXELS, Reference, fitted
+from vlae.engine.inspection.visitors import good
 from vlae.engine.measure import groups, placed
 from vlae.engine.run import Run
 from vlae.errors import RunError
@@ -35,12 +36,16 @@ class Looked(NamedTuple):
 
 
 def reference_of(run: Run, model: VLAE, images: ImageSet, progress: Progress | None = None) -> tuple[Reference, tuple[int, int] | None]:
-    """What the images look like that a run was trained on and chosen by, and their size where their places are told apart.
+    """What the good images look like that a run was trained on and chosen by, and their size where their places are told apart.
+
+    Where labels tell good images from others, the others are passed over.
 
     Raises:
         RunError: the model finds no finite evidence in them.
     """
     own = np.sort(np.concatenate([images.indices("train"), images.indices("validation")]))
+    fine = np.array([good(run, images.labels[n]) for n in own])
+    own = own[fine] if fine.any() else own
     sizes = {tuple(size) for size in images.sizes[own].tolist()}
     size = sizes.pop() if len(sizes) == 1 and len(own) >= LEAST_IMAGES else None
     if size is not None and size[0] * size[1] > MOST_PIXELS:

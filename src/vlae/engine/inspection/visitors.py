@@ -56,11 +56,9 @@ def _settings(run: Run, folder: Path) -> DataSettings:
     return own.model_copy(update={"folder": folder, "manifest": None, "lot_block": None, "only_label": None, "minimum": 1, **form})
 
 
-def used_in_training(run: Run, images: ImageSet) -> list[str]:
-    """The names of images that the run was trained on, or that its weights were chosen by."""
-    own = run.images()
-    known = {own.sha256[n] for split in ("train", "validation") for n in own.indices(split)}
-    return [name for name, sha256 in zip(images.names, images.sha256, strict=True) if sha256 in known]
+def used_in_training(own: ImageSet) -> set[str]:
+    """The hashes of a run's own images that it was trained on, or that its weights were chosen by."""
+    return {own.sha256[n] for split in ("train", "validation") for n in own.indices(split)}
 
 
 def good(run: Run, label: str | None) -> bool:
