@@ -22,14 +22,8 @@ class VlaeError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, rule: str = "", found: object = None, do: str = "") -> None:
-        parts = [what.rstrip(".") + "."]
-        if rule:
-            parts.append(rule.rstrip(".") + ".")
-        if found is not None:
-            parts.append(f"Found: {found}".rstrip(".") + ".")
-        if do:
-            parts.append(do.rstrip(".") + ".")
-        super().__init__(" ".join(parts))
+        parts = [what, rule, "" if found is None else f"Found: {found}", do]
+        super().__init__(" ".join(part if part.endswith("?") else part.rstrip(".") + "." for part in parts if part))
 
 
 class SettingError(VlaeError):

@@ -290,8 +290,10 @@ def test_a_wish_sets_what_is_not_given() -> None:
     row = GUIDE[1]
     wished = keep(f"keep.above={row.finest}px")
     assert (wished["window"], wished["preset"], wished["above"]) == (row.window, row.preset, row.finest)
-    assert wished["dims"] == keep(f"keep.preset={row.preset}")["dims"]
-    assert keep(f"keep.above={row.finest}", "keep.preset=everything")["dims"] == 256
+    measured = keep(f"keep.preset={row.preset}", "keep.code=grid")  # with grid codes, as the guide was
+    assert [wished[name] for name in ("code", "channels", "stride")] == ["grid", measured["channels"], measured["stride"]]
+    assert keep(f"keep.above={row.finest}", "keep.preset=everything")["stride"] == 4
+    assert keep(f"keep.above={row.finest}", "keep.code=vector")["dims"] == 128
     assert keep(f"keep.above={row.finest}", "keep.window=r2")["window"] == "r2"
     with pytest.raises(SettingError, match="no effect"):
         keep("keep.above=8px", "keep.code=none")
@@ -299,7 +301,7 @@ def test_a_wish_sets_what_is_not_given() -> None:
 
 def test_the_audit_tells_whether_a_wish_came_true(tmp_path: Path) -> None:
     good(tmp_path / "images", 40)
-    settings = [s for s in TINY if not s.startswith("keep.window")]
+    settings = [*(s for s in TINY if not s.startswith(("keep.window", "keep.dims", "model.hidden"))), "keep.stride=2"]
     for wish in ("6px", "1px"):
         code, said = vlae("train", tmp_path / "images", "-o", tmp_path / wish, "--keep-above", wish, *settings, *HELD_OUT)
         assert (code == 2 and refused(said, "keep.above", "from 2 on")) if wish == "1px" else code == 0, said

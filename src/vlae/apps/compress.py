@@ -87,7 +87,8 @@ def compress(
     check_outside(output, images)
     files = files_of(images)
     begun = any((output / name).exists() for name in MODELS)
-    archive = _archive(run, output) if begun else Archive.create(new_folder(output), codec_of(run))
+    codec = None if begun else codec_of(run)  # before there is a folder: not every model has one
+    archive = _archive(run, output) if codec is None else Archive.create(new_folder(output), codec)
     known = stamps(archive, files)
     parts = list(spread(_Compress(run.folder, archive.folder, check, known), _jobs(archive, files, processes), len(files), processes, progress))
     added = [kept for part in parts for kept in part.added]

@@ -93,7 +93,7 @@ def twin(decoder: Decoder, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> Twi
         ValueError: its values or weights are too large for whole numbers.
     """
     if decoder.window.context in ("low", "high"):
-        raise NotImplementedError("a window on the smoothed image, or on what smoothing takes away, has no twin")
+        raise NotImplementedError("a decoder that sees the low-pass or the high-pass cannot be computed exactly in whole numbers")
     return _Maker(decoder, _fraction(decoder, z, x)).twin()
 
 

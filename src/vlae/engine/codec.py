@@ -36,7 +36,8 @@ def codec_of(run: Run) -> Codec:
             return Codec(plan, twin(model.decoder, None, x), None, run.fingerprint())
         found = [_with_code(model, x, coarseness, run) for coarseness in COARSENESS]
     except (NotImplementedError, ValueError) as error:
-        raise RunError(f"The decoder of {run.folder} has no integer twin", rule=str(error), do="Train with keep.context pixels or grey") from None
+        what, why = f"{run.folder} cannot write archives", str(error)[0].upper() + str(error)[1:]
+        raise RunError(what, rule=why, do="Train a run of these images with keep.context=pixels, as vlae train does by default") from None
     return min(found, key=lambda codec: _bits(codec, model, x))
 
 

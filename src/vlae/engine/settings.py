@@ -40,8 +40,8 @@ class Keep(_Group):
     )
     above: Annotated[float, BeforeValidator(guide.in_pixels)] | None = Field(
         None,
-        description="Structures of so many pixels (8px, a dark and a bright stripe together) and more should be kept: sets preset and window, where "
-        "they are not given, by what was measured with each; vlae audit tells whether it came true.",
+        description="Structures of so many pixels (8px, a dark and a bright stripe together) and more should be kept: sets preset, window and a grid "
+        "code, where they are not given, by what was measured with each; vlae audit tells whether it came true.",
     )
     dims: PositiveInt | None = Field(None, description="Dimensions of a vector code.")
     channels: PositiveInt | None = Field(None, description="Channels of a grid code.")
@@ -173,13 +173,13 @@ def resolve(settings: Settings, facts: ImageFacts) -> Settings:
 
 
 def _guided(settings: Settings) -> Settings:
-    """Settings whose preset and window, where they are not given, are those that keep.above asks for."""
+    """Settings whose preset, window and kind of code, where they are not given, are those that keep.above asks for."""
     keep = settings.keep
     if keep.above is None or keep.code == "none":
         return settings
     row = guide.row_for(keep.above)
     given = keep.model_dump(exclude_unset=True, exclude_none=True)
-    return settings.model_copy(update={"keep": Keep.model_validate({"preset": row.preset, "window": row.window, **given})})
+    return settings.model_copy(update={"keep": Keep.model_validate({"preset": row.preset, "window": row.window, **given, "code": "grid" if keep.code == "auto" else keep.code})})
 
 
 def _agree(settings: Settings, facts: ImageFacts) -> None:
@@ -329,6 +329,12 @@ def _place(tree: dict[str, Any], name: str, value: Any) -> None:
     branch[leaf] = value
 
 
+def _sentence(told: str) -> str:
+    """What pydantic says, without its own words around ours."""
+    rule = told.removeprefix("Value error, ")
+    return rule[:1].upper() + rule[1:]
+
+
 def _explained(error: ValidationError) -> SettingError:
     """The first complaint in the words of this package, with the nearest known name where one is misspelt."""
     first = error.errors()[0]
@@ -341,7 +347,7 @@ def _explained(error: ValidationError) -> SettingError:
     if first["type"] == "missing":
         return SettingError(f"{name} is missing", rule="It must be given")
     return SettingError(
-        f"{name} is not allowed", rule=first["msg"], found=repr(first.get("input")), do="Change it in the configuration or the override"
+        f"{name} is not allowed", rule=_sentence(first["msg"]), found=repr(first.get("input")), do="Change it in the configuration or the override"
     )
 
 

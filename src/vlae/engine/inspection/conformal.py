@@ -73,14 +73,14 @@ def rate_above(scores: Scores, threshold: float, lots: Sequence[str] | None = No
     [0.05, 0.017, 0.1]
     """
     above = scores > threshold
-    n, j = len(scores), int(above.sum())
     if lots is None:
+        n, j = len(scores), int(above.sum())
         low, high = stats.beta.ppf([0.025, 0.975], j + 1, max(n - j, 1e-9)).tolist()
         return (j + 1) / (n + 1), low, high
     names, of = np.unique(np.asarray(lots), return_inverse=True)
     shares = np.bincount(of, above) / np.bincount(of)
-    j, k = float(shares.sum()), len(names)
-    return (j + 1) / (k + 1), *share(j, k)[1:]
+    total, k = float(shares.sum()), len(names)
+    return (total + 1) / (k + 1), *share(total, k)[1:]
 
 
 def share(found: float, of: int) -> tuple[float, float, float]:
