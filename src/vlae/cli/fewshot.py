@@ -46,6 +46,10 @@ def _text(result: Any, folder: Path) -> str:
     for a in result.accuracies:
         certain = f"; certain of {a.certain}, {a.certain_right} of them right" if a.certain else "; certain of none"
         lines.append(f"  {a.classifier:10} {a.of:22} {a.accuracy:6.1%} ({a.low:.1%} to {a.high:.1%}){certain}")
+    guess = max(result.labels.values()) / sum(result.labels.values())
+    lines.append(f"  {'always the most frequent label':33} {guess:6.1%}")
+    if all(a.low <= guess for a in result.accuracies):
+        lines.append("  None is better than that for certain: do not rely on these predictions; give more labels, or another model.")
     lines += _curve(result) if result.curve else []
     lines.append(f"{result.unlabelled} images without a label, classified by {result.best} on {result.read}: certain of {result.certain}")
     if result.next:

@@ -68,7 +68,9 @@ def _answer(t: Words, found: Fewshot) -> list[Markup]:
     best, labels = found.chosen, sum(found.labels.values())
     sure = {"sure": f"{100 * found.sure:g}", "certain": f"{best.certain:,}", "right": f"{best.certain_right:,}"}
     said = [t("fewshot.answer", n=f"{labels:,}", classes=len(found.labels), share=_percent(best.accuracy))]
-    said += [t("fewshot.interval", low=_percent(best.low), high=_percent(best.high), guess=_percent(max(found.labels.values()) / labels))]
+    guess = max(found.labels.values()) / labels
+    said += [t("fewshot.interval", low=_percent(best.low), high=_percent(best.high), guess=_percent(guess))]
+    said += [t("fewshot.useless")] if best.low <= guess else []
     said += [t("fewshot.source", source=short(found.source, 40))] if found.source else []
     said += [t("fewshot.certain", n=f"{found.certain:,}", all=f"{found.unlabelled:,}", **sure)] if found.unlabelled else []
     return [*said, t("fewshot.held", **sure)] if best.certain else said
