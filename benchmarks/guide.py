@@ -1,9 +1,9 @@
 """What a code keeps against what its decoder may see: windows of 0 to 13 columns, the same settings otherwise.
 
 Each window's model is trained with the same seed, steps and widths, and audited on the same test images: the border of the structures
-that are kept, in pixels, and the cost of each change as a share of what another image's code costs. Runs that are there already are gone
-on with. docs/kept.py draws the figure from the rows of several sources; what is kept for certain of the parts is the table of
-vlae.engine.kept.guide.
+that are kept, in pixels, the cost of each change as a share of what another image's code costs, and how well known factors are read off.
+Runs that are there already are gone on with. docs/kept.py draws the figure from the rows of several sources; what is kept for certain of
+the parts is the table of vlae.engine.kept.guide.
 
     python benchmarks/guide.py SOURCE [group.name=value ...] --output FOLDER --json [--quick] [--windows none r1 stack6] [--limit 64] [--name WORDS]
 """
@@ -47,6 +47,14 @@ def rows_of(run: Run, case: dict[str, object], limit: int) -> Iterator[dict[str,
         spread = f"95% {swap.low:.4f} to {swap.high:.4f}, {swap.verdict}"
         share = swap.share if found.apart else None  # of nothing there are no shares
         yield {**common, "metric": f"swap cost of {swap.change}", "value": share, "unit": "of another image's", "spread": spread}
+    for one in found.readouts if found.apart else ():
+        yield {
+            **common,
+            "metric": f"{one.factor}, read off the code",
+            "value": one.r2,
+            "unit": "R2",
+            "spread": f"95% {one.low:.3f} to {one.high:.3f}",
+        }
 
 
 def measure(source: Path, name: str, output: Path, windows: list[str], limit: int, overrides: list[str]) -> list[dict[str, object]]:

@@ -87,3 +87,13 @@ def test_no_path_ever_leaves_the_folder(written):
     folder = Path("/data/set")
     for name in locate(written, Path("/data/manifest.csv"), folder):
         assert (folder / name).resolve().is_relative_to(folder)
+
+
+@pytest.mark.parametrize(("column", "meant"), [("lots", "lot"), ("Labels", "label"), ("lable", "label"), ("masks", "mask"), ("days", "day")])
+def test_a_column_that_is_misspelt_is_told(column: str, meant: str, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(f"name,{column}\na.png,x\n")
+    with pytest.raises(DataError, match=f"has a column {column.lower()}.*If it is meant to be {meant}, call it so"):
+        read_manifest(path)
+    path.write_text(f"name,{column},{meant}\na.png,x,y\n")  # beside the known one it means something else
+    assert len(read_manifest(path)) == 1

@@ -7,11 +7,16 @@ import typer
 
 from vlae.cli.archives import need_archive
 from vlae.cli.options import Device, Json, RunFolder, app
-from vlae.cli.say import counting, show
+from vlae.cli.say import counting, note, show
 from vlae.errors import SettingError
 
 Source = Annotated[Path, typer.Argument(metavar="RUN_OR_ARCHIVE", help="A run, made by vlae train, or an archive, made by vlae compress.")]
 By = Annotated[Literal["certainty", "euclidean", "cosine"], typer.Option(help="Which distance of codes; certainty weighs by how certain they are.")]
+MEANING = {
+    "certainty": "by how well their codes, each as certain as it is, are told apart, in bits (0 is the same)",
+    "euclidean": "by the distance of their codes (0 is the same)",
+    "cosine": "by the angle between their codes (0 is the same, 1 has nothing in common)",
+}
 Sheet = Annotated[Path | None, typer.Option("--output", "-o", help="A new PNG file that shows them.")]
 
 
@@ -42,9 +47,12 @@ def search(
         check_new(output)
     with counting("Encoding") as progress:
         index, encoder = opened(source, images, run, manifest, device, progress)
-    found = find(index, query(index, image, encoder), count, by, where or (), part, output)
-    lines = [f"{hit.rank:4} {hit.distance:12.4f}  {hit.name}" for hit in found.hits]
+    asked = query(index, image, encoder)
+    found = find(index, asked, count, by, where or (), part, output)
+    lines = [f"Nearest of {found.among:,} images, {MEANING[by]}:", *(f"{hit.rank:4} {hit.distance:12.4g}  {hit.name}" for hit in found.hits)]
     show(found.tree() | ({"output": str(output)} if output else {}), as_json, "\n".join(lines))
+    if list(asked.size) not in index.sizes.tolist():
+        note(f"No image here has its size ({asked.size[1]}x{asked.size[0]} pixels): places are compared by where they lie in the whole.")
     check_whole(found.among, found.left_out)
 
 

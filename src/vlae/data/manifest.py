@@ -1,6 +1,7 @@
 """Tables beside the images: a CSV or JSONL manifest, or a ``labels.csv``."""
 
 import csv
+import difflib
 import json
 import math
 import os
@@ -33,8 +34,9 @@ class Row(NamedTuple):
 def read_manifest(path: Path) -> list[Row]:
     r"""Read a CSV table or, by its suffix, a JSONL one; [] where no column names images.
 
-    A column is a factor where each of its values is a finite number, a fraction such as 1/3, or empty.
-    Errors: ``DataError`` where it is not text in UTF-8 or cp932, a line cannot be parsed, or a split is none of train, validation and test.
+    A column is a factor where each of its values is a finite number, a fraction such as 1/3, or empty; others that are not known are passed over.
+    Errors: ``DataError`` where it is not text in UTF-8 or cp932, a line cannot be parsed, a split is none of train, validation and test, or a
+    column is all but called as a known one: what it says must not be lost by a slip.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "manifest.csv"
@@ -50,6 +52,7 @@ def read_manifest(path: Path) -> list[Row]:
     table = _jsonl(path, content) if path.suffix.lower() == ".jsonl" else _csv(path, content)
     columns = {column for cells in table for column in cells}
     name = next((column for column in NAME_COLUMNS if column in columns), None)
+    _check_spelling(path, columns)
     named = [cells for cells in table if name is not None and cells.get(name) is not None]
     return [_row(path, str(cells[name or ""]), cells, factors) for cells, factors in zip(named, _factors(named), strict=True)]
 
@@ -68,6 +71,14 @@ def locate(written: str, table: Path, folder: Path) -> list[str]:
     base = os.path.abspath(folder)
     names = (os.path.relpath(os.path.join(start, written), base) for start in (base, os.path.dirname(os.path.abspath(table))))
     return list(dict.fromkeys(name for name in names if PurePosixPath(name).parts[:1] != ("..",)))
+
+
+def _check_spelling(path: Path, columns: set[str]) -> None:
+    for column in sorted(columns - NO_FACTORS):
+        near = difflib.get_close_matches(column, sorted(NO_FACTORS - columns), n=1, cutoff=0.8)
+        if near:
+            rule = f"Its columns are {', '.join(sorted(NO_FACTORS))}, and any others that are called otherwise"
+            raise DataError(f"{path} has a column {column}", rule=rule, do=f"If it is meant to be {near[0]}, call it so; if not, call it otherwise")
 
 
 def _row(path: Path, image: str, cells: Cells, factors: dict[str, float]) -> Row:
