@@ -179,7 +179,8 @@ def _guided(settings: Settings) -> Settings:
         return settings
     row = guide.row_for(keep.above)
     given = keep.model_dump(exclude_unset=True, exclude_none=True)
-    return settings.model_copy(update={"keep": Keep.model_validate({"preset": row.preset, "window": row.window, **given, "code": "grid" if keep.code == "auto" else keep.code})})
+    code = "grid" if keep.code == "auto" else keep.code
+    return settings.model_copy(update={"keep": Keep.model_validate({"preset": row.preset, "window": row.window, **given, "code": code})})
 
 
 def _agree(settings: Settings, facts: ImageFacts) -> None:

@@ -1,5 +1,6 @@
 """What the estimators share: a model that is trained on X or that of a run, and that stays with a fitted estimator."""
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,7 +107,7 @@ class Modelled(BaseEstimator):  # type: ignore[misc]
         checks = {"reset": least is not None, "ensure_min_samples": least or 1}
         if getattr(images, "ndim", 2) > 2:
             images = np.asarray(images)
-            shape, images = images.shape[1:], images.reshape(len(images), -1)
+            shape, images = images.shape[1:], images.reshape(len(images), math.prod(images.shape[1:]))
             return validate_data(self, images, **checks), shape
         rows = validate_data(self, images, **checks)
         return rows, rows.shape[1:]
