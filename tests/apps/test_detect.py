@@ -273,6 +273,11 @@ def test_what_calibrate_leaves_out_is_told(run: Run, tmp_path: Path) -> None:
     (images / "manifest.csv").write_text("name,label\n" + "".join(f"{n}.png,scratched\n" for n in range(1200, 1205)) + "1205.png,good\n")
     code, said = vlae("calibrate", run.folder, images)
     assert code == 3 and refused(said, "too few good images", "1, and 7 left out", "1200.png: it is labelled scratched")
+    folder(images, range(1206, 1212))
+    (images / "manifest.csv").write_text("name,label\n1200.png,scratched\nnotes.txt,\n" + "".join(f"{n}.png,good\n" for n in range(1201, 1212)))
+    (images / "notes.txt").write_text("of the plant")
+    code, said = vlae("calibrate", run.folder, images)
+    assert "from 11 good images" in said and "1 image labelled otherwise than good and left out: 1200.png" in said
 
 
 def test_no_rate_is_counted_from_images_that_the_run_has_seen(run: Run, tmp_path: Path) -> None:

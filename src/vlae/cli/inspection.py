@@ -36,7 +36,7 @@ def calibrate(
         found, left_out = learn(Run.open(run), images, _rate(false_alarms), progress)
     told = {"run": str(run), **asdict(found), "promise": asdict(found.promise), "rates": found.rates()}
     show({**told, "left_out": [left._asdict() for left in left_out]}, as_json, _card(found))
-    if labelled := [left.name for left in left_out if left.harmless]:
+    if labelled := [left.name for left in left_out if left.reason.startswith("it is labelled")]:
         note(f"{_number(len(labelled), 'image')} labelled otherwise than good and left out: {', '.join(labelled[:3])}")
     if found.suspects:
         note(f"Look at {', '.join(found.suspects[:5])}: unlike the other good images, so perhaps a defect. If it is one, calibrate without it.")
