@@ -23,19 +23,24 @@ from vlae.engine.run import Run
 
 
 def measure(name: str, run: Run) -> Iterator[Row]:
-    """The image AUROC of each kind of evidence, and of the stronger of both, by kind of defect."""
+    """The image AUROC of each kind of evidence, of the stronger of both, and of the global one where the run has it, by kind of defect."""
     collection, ours = SETS[name](), Ours(run)
     good, spoiled = collection.good("development"), collection.spoiled("development")
     ours.fit(pixels(collection.good("train")))
-    found = np.array([one.kinds for one in ours.looks(pixels([*good, *spoiled]))])
+    looks = list(ours.looks(pixels([*good, *spoiled])))
+    found = np.array([one.kinds for one in looks])
+    whole = None if looks[0].unlike is None else np.array([one.unlike for one in looks])
     keep, labels = run.settings.keep, np.array([e.label for e in spoiled])
     seen = f"{keep.window} of {keep.context}" if keep.window != "none" else "none"
     seen += f" with noise {keep.noise:g}" if keep.noise else ""
     case = f"{name}, window {seen}, {keep.code} of {keep.channels or keep.dims} numbers" + (f" each {keep.stride} pixels" if keep.stride else "")
     for kind in ("all", *sorted(set(labels))):
-        of = found[len(good) :][(labels == kind) | (kind == "all")]
+        these = (labels == kind) | (kind == "all")
+        of = found[len(good) :][these]
         scores = dict(zip(KINDS, zip(found[: len(good)].T, of.T, strict=True), strict=False))
         scores["both"] = (found[: len(good)].max(1), of.max(1))
+        if whole is not None:
+            scores["global"] = (whole[: len(good)], whole[len(good) :][these])
         for evidence, (fine, bad) in scores.items():
             yield row(case, f"{evidence}: image AUROC of {kind}", metrics.auroc(fine, bad), "of 1", spread=f"{len(fine)} good, {len(bad)} spoiled")
 

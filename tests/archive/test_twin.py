@@ -166,7 +166,7 @@ def test_it_tells_nearly_what_the_decoder_tells(name, kind):
 def test_what_has_no_twin_is_refused():
     for context in ("low", "high"):
         real = plan("4x2", context).decoder()
-        with pytest.raises(NotImplementedError, match="smoothed"):
+        with pytest.raises(NotImplementedError, match="whole numbers"):
             twin(real, torch.zeros(1, 2, 3, 4), torch.zeros(1, 1, 6, 7))
 
 
