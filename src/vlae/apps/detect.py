@@ -71,25 +71,24 @@ def detect(
             if (one.alarm or all_maps) and (place := paths[number]) is not None:
                 write_png(output / "maps" / place, _picture(shown, number, look, one, promised.threshold), 8)
         seconds = (time.monotonic() - began) / len(numbers)
-        every = [found[n] for n in numbers.tolist()]
-        _write_lines(output / "detections.jsonl", every)
+        _write_lines(output / "detections.jsonl", [found[n] for n in numbers.tolist()])
         highest = sorted(found, key=lambda n: -found[n].score)[:HIGHEST]
         drawn = [
             (f"{highest.index(number):02d}.png", _picture(shown, number, look, found[number], promised.threshold))
             for number, look in inspect(run, model, reference, shown, np.array(highest))
         ]
-        seen = {n for n in numbers.tolist() if mark(shown.sha256[n]) in calibration.seen}
+        new = [f for n, f in found.items() if mark(shown.sha256[n]) not in calibration.seen]
     result = Detection(
         weights=calibration.weights,
         source=images.name,
-        images=len(every),
-        alarms=sum(f.alarm for f in every),
+        images=len(found),
+        alarms=sum(f.alarm for f in found.values()),
         promise=promised,
         seconds=seconds,
         highest=tuple(found[n] for n in highest),
-        counted=_counted(run, [f for n, f in found.items() if n not in seen]),
-        seen=len(seen),
-        scores=_scores(every),
+        counted=_counted(run, new),
+        seen=len(found) - len(new),
+        scores=_scores([f.score for f in found.values()]),
         left_out=lost,
     )
     result.write(run, drawn)
@@ -121,10 +120,11 @@ def _picture(shown: ImageSet, number: int, look: Look, found: Found, threshold: 
     return side_by_side([marked(shown.pixels(number), shown.depth, found.regions), heat(look.map, threshold)])
 
 
-def _scores(found: Sequence[Found]) -> tuple[float, ...]:
-    finite_ones = np.sort([f.score for f in found if np.isfinite(f.score)])
-    few = np.linspace(0, len(finite_ones) - 1, min(SCORES, len(finite_ones))).round().astype(int)
-    return tuple(finite_ones[few].tolist())
+def _scores(scores: Sequence[float]) -> tuple[float, ...]:
+    """Those that are numbers, in order; of more than ``SCORES`` so many, evenly spaced."""
+    known = np.sort([score for score in scores if np.isfinite(score)])
+    few = np.linspace(0, len(known) - 1, min(SCORES, len(known))).round().astype(int)
+    return tuple(known[few].tolist())
 
 
 def _write_lines(path: Path, found: Sequence[Found]) -> None:

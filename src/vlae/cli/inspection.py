@@ -130,7 +130,7 @@ def _words(f: Any) -> str:
         return "the model finds no likelihood for it"
     first = f.regions[0]
     others = len(f.regions) - 1
-    more = f", {others} more region{'s' * (others > 1)}" if others else ""
+    more = f", {_number(others, 'more region')}" if others else ""
     if f.unlike is not None and f.unlike > UNLIKE:
         more += f"; as a whole {f.unlike:.0f} standard deviations from good parts"
     at = f"{first.width}x{first.height} pixels at ({first.left}, {first.top})"
