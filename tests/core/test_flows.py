@@ -41,6 +41,14 @@ def test_a_flow_inverts(make, shape, context):
         near(flow(flow.inverse(y, told), told).value, y)
 
 
+@pytest.mark.parametrize("make, shape, context", VECTOR.values(), ids=VECTOR)
+def test_compiled_loops_invert_as_tensor_operations_do(make, shape, context):
+    flow, y, told = made(make, shape, context)
+    with torch.no_grad():
+        compiled = flow.inverse(y, told)
+    near(compiled, flow.inverse(y, told).detach())
+
+
 @pytest.mark.parametrize("make, shape, context", FLOWS.values(), ids=FLOWS)
 def test_the_log_determinant_is_that_of_the_jacobian(make, shape, context):
     flow, y, told = made(make, shape, context, batch=2)

@@ -8,8 +8,13 @@ import vlae.core
 
 MODULES = sorted(Path(vlae.core.__file__).parent.rglob("*.py"))
 ALLOWED = {"torch", "einops", "jaxtyping", "vlae.core"}
+COMPILED = {"numba", "numpy"}
+"""What is compiled is written for NumPy's arrays; so is what calls it."""
+THREADS = {"scipy.linalg.cython_blas", "threading", "threadpoolctl"}
+"""The loops' threads share the pixels, each with products of its own."""
+ALSO = {name: COMPILED for name in ("compiled", "elements", "flows", "painting")} | {"loops": COMPILED | THREADS}
 """The core knows no files, no clock, no printing and no process: of the standard library it takes what is pure."""
-PURE = {"collections.abc", "contextlib", "dataclasses", "functools", "itertools", "math", "re", "typing"}
+PURE = {"collections.abc", "contextlib", "dataclasses", "functools", "inspect", "itertools", "math", "re", "typing"}
 
 
 def imported(tree):
@@ -22,8 +27,11 @@ def imported(tree):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_the_core_stands_on_torch_einops_and_jaxtyping_alone(path):
+def test_the_core_stands_on_torch_einops_and_jaxtyping_alone_but_for_what_is_compiled(path):
+    also = ALSO.get(path.stem, set())
     for name in imported(ast.parse(path.read_text())):
+        if name in also or name.split(".")[0] in also:
+            continue
         assert name in PURE or any(name == top or name.startswith(top + ".") for top in ALLOWED), name
         assert name in PURE or name.split(".")[0] not in sys.stdlib_module_names
 

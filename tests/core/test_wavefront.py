@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlae.core.causal import CausalNet
+from vlae.core.operations import Operations
 from vlae.core.schedule import schedule
 from vlae.core.taps import Layer, Reads, after, everything, reach, rectangle, stack, with_pointwise
-from vlae.core.wavefront import Wavefront
+from vlae.core.wavefront import Wavefront, visited
 from vlae.core.window import CONTEXTS
 
 from .build import near, network, plans, randomise
@@ -25,10 +26,17 @@ NAMED = {
 SIZES = [(1, 1), (1, 7), (6, 1), (2, 9), (5, 6), (9, 2)]
 
 
-def along_the_wavefront(net, image, code):
+class OfTensors(Wavefront):
+    """A wavefront in tensor operations, as on a GPU, wherever it runs."""
+
+    def _in_loops(self, write):
+        return visited(Operations(self.layout, self.code, self.beside), self.layout, write)
+
+
+def along_the_wavefront(net, image, code, kind=Wavefront):
     """What is known of every pixel when its turn comes, and in which step it comes, while ``image`` is fed in pixel by pixel."""
     batch, channels, height, width = image.shape
-    front = Wavefront(net, code, torch.cat([image, torch.ones(batch, 1, height, width)], dim=1))
+    front = kind(net, code, torch.cat([image, torch.ones(batch, 1, height, width)], dim=1))
     visits = []
 
     def write(seen, beside):
@@ -44,8 +52,8 @@ def along_the_wavefront(net, image, code):
     return features, prediction, step[0, 0].long()
 
 
-def check(net, image, code):
-    features, prediction, steps = along_the_wavefront(net, image, code)
+def check(net, image, code, kind=Wavefront):
+    features, prediction, steps = along_the_wavefront(net, image, code, kind)
     with torch.no_grad():
         parallel = net(image, code)
     near(features, parallel.features)
@@ -67,6 +75,29 @@ def test_conditionals_along_the_wavefront_are_the_parallel_ones(size, name, cont
     predictor = Reads(len(CONTEXTS[context]), tuple(sorted(reach(NAMED[name]))[-6:]))
     net = randomise(CausalNet(layers, inputs=2, width=3, code=2, condition=condition, predictor=predictor))
     check(net, torch.randn(batch, 2, *size), torch.randn(batch, 2, *size))
+
+
+@pytest.mark.parametrize("size, name, context, form", SOME[::2], ids=str)
+def test_tensor_operations_find_the_same(size, name, context, form):
+    condition, pointwise, batch = form
+    layers = with_pointwise(after(CONTEXTS[context], NAMED[name]), pointwise)
+    predictor = Reads(len(CONTEXTS[context]), tuple(sorted(reach(NAMED[name]))[-6:]))
+    net = randomise(CausalNet(layers, inputs=2, width=3, code=2, condition=condition, predictor=predictor))
+    check(net, torch.randn(batch, 2, *size), torch.randn(batch, 2, *size), OfTensors)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_so_do_several_threads(name):
+    """Few pixels at a time, and many; and torch has as many threads as before."""
+    net = randomise(CausalNet(after(CONTEXTS["high"], NAMED[name]), inputs=1, width=3, code=2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for batch, size in ((1, (4, 5)), (90, (4, 5))):
+            check(net, torch.randn(batch, 1, *size), torch.randn(batch, 2, *size))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_wavefront_can_run_again():

@@ -99,20 +99,18 @@ def decode(codec: Codec, words: list[Words], size: tuple[int, int]) -> Decoded:
     if not twin.window.layers:  # no pixel waits for another
         blank = torch.zeros(batch, twin.head.colours, *size, dtype=twin.dtype)
         return Decoded(index, _read_pixels(readers, cast(WholeDistribution, twin(z, blank)), blank[:, 0].long()).to(twin.dtype))
-    # Beside each pixel stands its row, counted from 1: so the order of the words is that of the rows, and no matter of the engine's memory.
-    rows = torch.arange(1.0, size[0] + 1, dtype=twin.dtype).view(1, 1, -1, 1).expand(batch, 1, *size)
-    front, out = Wavefront(twin.net, twin.spread(z, size), rows), twin.out.pointwise()
+    inside = torch.ones(batch, 1, *size, dtype=twin.dtype)
+    front, out = Wavefront(twin.net, twin.spread(z, size), inside), twin.out.pointwise()
 
-    def write(seen: Seen, beside: Tensor) -> tuple[Tensor, Tensor]:
-        row = beside.view(-1, batch)[:, 0]
-        inside = torch.argsort(row)[int((row == 0).sum()) :]
-        if not len(inside):
-            return (blank := beside.new_zeros(len(beside), twin.head.colours, 1, 1)), twin.image(blank)
-        order = (inside * batch + torch.arange(batch).unsqueeze(1)).flatten()
+    def write(seen: Seen, inside: Tensor) -> tuple[Tensor, Tensor]:
+        rows = inside.view(-1, batch)[:, 0].nonzero()[:, 0]
+        if not len(rows):
+            return (blank := inside.new_zeros(len(inside), twin.head.colours, 1, 1)), twin.image(blank)
+        order = (rows * batch + torch.arange(batch).unsqueeze(1)).flatten()
         prediction = None if seen.prediction is None else _in_a_row(seen.prediction.index_select(0, order))
         told = cast(WholeDistribution, twin.head(_in_a_row(out(seen.features.index_select(0, order))), prediction))
         levels = _read_pixels(readers, told, torch.zeros(1, 1, len(order), dtype=torch.long))
-        pixels = beside.new_zeros(len(beside), twin.head.colours, 1, 1)
+        pixels = inside.new_zeros(len(inside), twin.head.colours, 1, 1)
         pixels[:, :, 0, 0].index_copy_(0, order, levels[0, :, 0].t().to(twin.dtype))
         return pixels, twin.image(pixels)
 

@@ -184,7 +184,7 @@ class _Maker:
                 net.convs[number][k] = WholeTaps(conv, *wholes[k])  # type: ignore[index]
             if str(number) in net.conditions:
                 net.conditions[str(number)] = WholeConv(partial(_convolved, stride=1, padding=0), *wholes[-1])
-        net.gate = WholeGate(net.width, scale, self.fraction, self.dtype)  # type: ignore[assignment]
+        net.gate = WholeGate(net.width, scale, self.fraction, self.dtype)
 
     def parts(self, net: CausalNet, number: int) -> list[_Part]:
         """What a layer adds up: its reads, and the code."""

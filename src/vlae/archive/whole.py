@@ -7,7 +7,6 @@ B batch, C channels, D twice the width, N pixels, H and W height and width.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlae.archive.tables import elu, sigmoid, table
-from vlae.core.causal import Operation
+from vlae.core.causal import Gate, Whole
 from vlae.core.encoder import VectorMap
 from vlae.core.layers import TapConv
 
@@ -93,7 +92,7 @@ class WholeDenseBlock(nn.Module):
         return self.merge(self.elu(x))
 
 
-class WholeGate(nn.Module):
+class WholeGate(Gate):
     """``residual + a sigmoid(b)`` of the halves of sums in steps of ``2^-scale``; the sigmoid is a table.
 
     Both halves are brought to whole numbers at once, by adding a number so large that only these are left; the bits of the sum then tell the
@@ -107,32 +106,26 @@ class WholeGate(nn.Module):
         opened = table(sigmoid, -MOST, MOST, 2**GATE_FRACTION, GATE_SCALE).to(dtype) / GATE_SCALE
         self.register_buffer("table", opened, persistent=False)
 
+    @property
+    def whole(self) -> Whole:
+        """What the compiled loops need to know."""
+        assert isinstance(self.table, Tensor) and isinstance(self.steps, Tensor)
+        return Whole(self.table, self.steps, MOST)
+
     def forward(self, total: Float[Tensor, "B D ..."], residual: Float[Tensor, "B C ..."] | None) -> Float[Tensor, "B C ..."]:
         rows = total.movedim(1, -1)
-        kept = None if residual is None else residual.movedim(1, -1).reshape(-1, rows.shape[-1] // 2)
-        out = rows.new_empty(rows.numel() // rows.shape[-1], rows.shape[-1] // 2)
-        for operation in self.bound(rows.reshape(-1, rows.shape[-1]).clone(), kept, out):
-            operation()
-        return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
+        kept = None if residual is None else residual.movedim(1, -1)
+        return self._of_rows(rows.clone(), kept).movedim(-1, 1)
 
-    def bound(self, total: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
-        """The same for some pixels, as operations that are repeated."""
-        assert isinstance(self.table, Tensor) and isinstance(self.steps, Tensor)
+    def _of_rows(self, total: Float[Tensor, "... D"], residual: Float[Tensor, "... C"] | None) -> Float[Tensor, "... C"]:
+        table, steps, most = self.whole
         large, kind = rounder(total.dtype), torch.int32 if total.dtype == torch.float32 else torch.int64
-        base, first = total.new_tensor(large), int(total.new_tensor(large - MOST).view(kind))
-        shown, gate = total.chunk(2, dim=1)
-        places, opened = torch.empty(gate.shape, dtype=kind, device=gate.device), torch.empty_like(out)
-        return [
-            partial(torch.addcmul, base, total, self.steps, out=total),
-            partial(total.clamp_, large - MOST, large + MOST),
-            partial(torch.sub, gate.view(kind), first, out=places),
-            partial(torch.index_select, self.table, 0, places.view(-1), out=opened.view(-1)),
-            partial(shown.sub_, large),
-            partial(out.fill_, large) if residual is None else partial(torch.add, residual, large, out=out),
-            partial(out.addcmul_, shown, opened),
-            partial(out.sub_, large),
-            partial(out.clamp_, -MOST, MOST),
-        ]
+        first = int(total.new_tensor(large - most).view(kind))
+        torch.addcmul(total.new_tensor(large), total, steps, out=total).clamp_(large - most, large + most)
+        shown, gate = total.chunk(2, dim=-1)
+        opened = table[gate.contiguous().view(kind) - first]
+        out = torch.full_like(opened, large) if residual is None else residual + large
+        return out.addcmul_(shown.sub_(large), opened).sub_(large).clamp_(-most, most)
 
 
 class WholeVectorMap(VectorMap):

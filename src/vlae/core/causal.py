@@ -3,8 +3,8 @@
 B batch, C width, H and W height and width, K channels of the image, M channels of the code map, P predicted channels.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -16,8 +16,6 @@ from vlae.core.layers import Conv, TapConv, TapGrid, channels_last, full_precisi
 from vlae.core.taps import Layer, Layers, Reads
 
 Conditioning = Literal["layers", "input"]
-
-Operation = Callable[[], object]
 
 
 class Seen(NamedTuple):
@@ -120,19 +118,25 @@ def filtered(layer: Layer, values: list[Float[Tensor, "B K H W"]]) -> Float[Tens
     return total
 
 
+class Whole(NamedTuple):
+    """A gate of whole numbers: its sigmoid's table, what brings the channels of a sum to whole numbers, the largest value."""
+
+    table: Float[Tensor, " n"]
+    steps: Float[Tensor, " D"]
+    most: float
+
+
 class Gate(nn.Module):
     """A layer's value from what its reads and the code add up to: ``residual + a sigmoid(b)`` for the two halves of the sum's channels."""
+
+    @property
+    def whole(self) -> Whole | None:
+        """What makes it a gate of whole numbers; None for one of real numbers."""
+        return None
 
     def forward(self, total: Float[Tensor, "B D H W"], residual: Float[Tensor, "B C H W"] | None) -> Float[Tensor, "B C H W"]:
         out: Tensor = _Gate.apply(total)
         return out if residual is None else residual + out
-
-    def bound(self, total: Float[Tensor, "N D"], residual: Float[Tensor, "N C"] | None, out: Float[Tensor, "N C"]) -> list[Operation]:
-        """The same for some pixels, as operations that are repeated: they turn what the sum holds by then into ``out``."""
-        shown, gate = total.chunk(2, dim=1)
-        if residual is None:
-            return [gate.sigmoid_, partial(torch.mul, shown, gate, out=out)]
-        return [gate.sigmoid_, partial(torch.addcmul, residual, shown, gate, out=out)]
 
 
 class _Gate(torch.autograd.Function):

@@ -96,16 +96,8 @@ class Decoder(nn.Module):
             drawn = self(z, x).sample(uniforms)
             return drawn if given is None else torch.where(given.known, x, drawn)
         known = [] if given is None else [given.known.to(x.dtype), x]
-        front, out = Wavefront(self.net, self.spread(z, (height, width)), torch.cat([uniforms, *known], dim=1)), self.out.pointwise()
-
-        def write(seen: Seen, beside: Tensor) -> tuple[Tensor, Tensor]:
-            pixels = self.head(out(seen.features), seen.prediction).sample(beside[:, : self.head.uniforms])
-            if given is not None:
-                is_known, already = beside[:, self.head.uniforms :].split([1, self.head.colours], dim=1)
-                pixels = torch.where(is_known > 0, already, pixels)
-            return pixels, self.image(pixels)
-
-        return front.run(write)
+        front = Wavefront(self.net, self.spread(z, (height, width)), torch.cat([uniforms, *known], dim=1))
+        return front.run(Drawing(self, given is not None))
 
     @torch.no_grad()
     def fit_predictor(self, x: Float[Tensor, "B C H W"], seen: Float[Tensor, "B C H W"], ridge: float = 1e-4) -> None:
@@ -118,6 +110,26 @@ class Decoder(nn.Module):
         gram = design.T @ design + ridge * len(design) * torch.eye(design.shape[1], dtype=design.dtype, device=design.device)
         weights = torch.linalg.solve(gram, design.T @ target)
         self.net.prediction.copy_(rearrange(weights, "(k t) p -> p k t", t=len(self.net.predictor.taps)))
+
+
+class Drawing:
+    """What a decoder draws where its turn has come, and what its network sees of that.
+
+    Args:
+        decoder: who draws.
+        given: whether beside the uniforms it stands which pixels are known, and what they are.
+    """
+
+    def __init__(self, decoder: Decoder, given: bool) -> None:
+        self.decoder, self.given, self.out = decoder, given, decoder.out.pointwise()
+
+    def __call__(self, seen: Seen, beside: Float[Tensor, "N U 1 1"]) -> tuple[Float[Tensor, "N C 1 1"], Float[Tensor, "N K 1 1"]]:
+        head = self.decoder.head
+        pixels = head(self.out(seen.features), seen.prediction).sample(beside[:, : head.uniforms])
+        if self.given:
+            is_known, already = beside[:, head.uniforms :].split([1, head.colours], dim=1)
+            pixels = torch.where(is_known > 0, already, pixels)
+        return pixels, self.decoder.image(pixels)
 
 
 def shifted(image: Float[Tensor, "B K H W"], taps: tuple[tuple[int, int], ...]) -> Float[Tensor, "t B K H W"]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -64,24 +65,33 @@ class Made(nn.Module):
 
     def inverse(self, value: Float[Tensor, "B D"], context: Float[Tensor, "B M"] | None = None) -> Float[Tensor, "B D"]:
         """The elements one after another: every unit is computed once, as soon as all that it reads is known."""
-        dims, units = value.shape[1], [after - before for before, after in pairwise(self.last)]
         sums = [linear.b.expand(len(value), -1).clone() for linear in self.linears]
         if self.context is not None:
             sums[0] += self.context(context)
+        weights = [linear.weight().t() for linear in self.linears]
+        if value.device.type != "cpu" or torch.is_grad_enabled():
+            return self._one_by_one(value, sums, weights)
+        from vlae.core import elements  # the compiler takes a while to load, and not every command draws
+
+        whole, flat = torch.cat(sums, dim=1), torch.cat([w.flatten() for w in weights])
+        return torch.from_numpy(elements.inverse(value.contiguous().numpy(), whole.numpy(), flat.numpy(), np.array(self.last), self.scaled))
+
+    def _one_by_one(self, value: Float[Tensor, "B D"], sums: list[Tensor], weights: list[Tensor]) -> Float[Tensor, "B D"]:
+        dims, units = value.shape[1], [after - before for before, after in pairwise(self.last)]
         # Everything is cut up at once: one cut at a time costs as much as the arithmetic.
         inputs = [[1] * dims, *[units] * (len(sums) - 1)]
-        weights = [linear.weight().t().split(parts) for linear, parts in zip(self.linears, inputs, strict=True)]
+        cut = [some.split(parts) for some, parts in zip(weights, inputs, strict=True)]
         hidden = [total.split(units, dim=1) for total in sums[:-1]]
         ends, given = sums[-1].unflatten(1, (-1, dims)).unbind(2), value.split(1, dim=1)
-        elements: list[Tensor] = []
+        known: list[Tensor] = []
         for d in range(dims):
-            known = _unmapped(given[d], ends[d], self.scaled)
-            elements.append(known)
+            values = _unmapped(given[d], ends[d], self.scaled)
+            known.append(values)
             for number, total in enumerate(sums):
-                total.addmm_(known, weights[number][d])
+                total.addmm_(values, cut[number][d])
                 if number < len(hidden):
-                    known = F.relu(hidden[number][d])
-        return torch.cat(elements, dim=1)
+                    values = F.relu(hidden[number][d])
+        return torch.cat(known, dim=1)
 
 
 class MaskedLinear(Linear):

@@ -7,10 +7,6 @@ once.
 
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Int64
-from torch import Tensor
-
 from vlae.core.taps import IMAGE, Layers, Reads
 
 
@@ -69,27 +65,7 @@ class Sweep:
         """From the first layer's first pixel to the last pixel."""
         return range(self.early, self.width + self.plan.slope * (self.height - 1))
 
-    def pixels(self, times: range, lag: int) -> Int64[Tensor, "T slots"]:
-        """Where a layer of this lag is at some times, slot by slot: pixel ``i W + j``, or ``H W`` outside the image."""
-        now = torch.arange(times.start, times.stop).unsqueeze(1) - lag
-        newest = now.div(self.plan.slope, rounding_mode="floor").clamp(max=self.height - 1)
-        row = newest - (newest - torch.arange(self.slots)).remainder(self.slots)
-        column = now - self.plan.slope * row
-        inside = (row >= 0) & (column < self.width)
-        return torch.where(inside, row * self.width + column, self.height * self.width)
-
-    def stretch(self, time: int, step: int) -> tuple[int, int]:
-        """The slots of the rows that run at a time, rounded to multiples of ``step``; none where the image is narrower than the slope."""
+    def rows(self, time: int) -> range:
+        """The rows that some layer is at."""
         first = max(0, -((self.width - 1 + self.late - time) // self.plan.slope))
-        last = min(self.height - 1, (time - self.early) // self.plan.slope)
-        if first > last:
-            return 0, 0
-        if first // self.slots != last // self.slots:
-            return 0, self.slots
-        low, high = first % self.slots // step * step, -(-(last % self.slots + 1) // step) * step
-        return low, min(high, self.slots)
-
-    def left(self, low: int, depth: int, step: int) -> list[slice]:
-        """The slots that may have been left by rows within the last ``depth`` times, where those in use begin at ``low``."""
-        first = low - min(self.slots, -(-depth // self.plan.slope) + step)
-        return [slice(max(0, first), low), slice(self.slots + min(0, first), self.slots)]
+        return range(first, max(first, min(self.height - 1, (time - self.early) // self.plan.slope) + 1))
