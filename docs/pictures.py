@@ -33,10 +33,11 @@ def raster() -> NDArray[np.int64]:
 def wavefront() -> NDArray[np.int64]:
     """The same in wavefront order, from the pixels that the sampler works on at each of its times."""
     sweep = Sweep(PLAN, ROWS, COLUMNS, above=max(-di for di, _ in reach(LAYERS)), depth=1)
-    steps = np.zeros(ROWS * COLUMNS + 1, dtype=np.int64)  # the last stands for what is outside the image
-    for step, pixels in enumerate(sweep.pixels(range(sweep.times.stop), lag=0), start=1):
-        steps[pixels.numpy()] = step
-    return steps[:-1].reshape(ROWS, COLUMNS)
+    steps = np.zeros((ROWS, COLUMNS), dtype=np.int64)
+    for time in sweep.times:
+        for row in sweep.rows(time):
+            steps[row, time - PLAN.slope * row] = time + 1
+    return steps
 
 
 def window(pixel: Offset) -> set[Offset]:

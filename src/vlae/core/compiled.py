@@ -285,7 +285,7 @@ def work(time: int, lag: int, first: int, pixels: int, thread: int, shape: Shape
             if source >= 0:
                 settle(number, time, first, low, high, shape, net, gating, state, sums)
             else:
-                state.prediction[low:high] = found
+                copied(sums, 0, state.prediction.reshape(-1), low * outputs, (high - low) * outputs)
         if time >= 0:
             tell(time, first, low, high, lag, shape, net, state)
 
@@ -298,10 +298,10 @@ def advance(time: int, lag: int, shape: Shape, net: Network, gating: Gating, sta
     for source in range(1, len(net.base)):
         forget(source, time, shape, net, state.memory)
     if shape.threads == 1:  # without a pool of threads, which would not survive a fork
-        work(time, lag, first, pixels, 0, shape, net, gating, state)
+        work(time, lag, first, pixels, np.int64(0), shape, net, gating, state)
     else:
         for thread in numba.prange(shape.threads):
-            work(time, lag, first, pixels, thread, shape, net, gating, state)
+            work(time, lag, first, pixels, np.int64(thread), shape, net, gating, state)
     return pixels
 
 

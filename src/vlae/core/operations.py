@@ -32,20 +32,20 @@ class Operations:
         """Let all layers work at their pixels of a time: what is then known of those to be written, and what is beside them."""
         prediction = None
         for reader in self.layout.readers:
-            rows = self._rows(time - reader.lag)
+            rows = self.layout.sweep.rows(time - reader.lag)
             if reader.source is None:
                 prediction = _images(self._read(reader, time, rows) @ reader.weight)
                 continue
             column = self.columns[reader.source][time % len(self.columns[reader.source])].zero_()
             if rows:
                 column.index_copy_(0, self._slots(rows), self._value(reader, time, rows).view(len(rows), self.batch, -1))
-        rows = self._rows(time)
+        rows = self.layout.sweep.rows(time)
         last = Moment(len(self.columns) - 1, 0, -self.layout.plan.lags[-1])
         return Seen(_images(self._at(last, time, rows)), prediction), _images(self.beside[self._pixels(time, rows)].flatten(0, 1))
 
     def lay(self, time: int, found: Float[Tensor, "N k 1 1"], values: Float[Tensor, "N K 1 1"]) -> None:
         """Take the image's values of a time, and keep what was found."""
-        rows = self._rows(time)
+        rows = self.layout.sweep.rows(time)
         column = self.columns[0][time % len(self.columns[0])].zero_()
         column.index_copy_(0, self._slots(rows), values.view(len(rows), self.batch, -1))
         if self.found is None:
@@ -81,12 +81,6 @@ class Operations:
         """The places of some rows; above the first one stands nothing."""
         first = rows.start % self.layout.sweep.slots
         return self.ring[first : first + len(rows)]
-
-    def _rows(self, time: int) -> range:
-        """The rows of the pixels whose time is this."""
-        sweep, slope = self.layout.sweep, self.layout.plan.slope
-        first = max(0, -((sweep.width - 1 - time) // slope))
-        return range(first, max(first, min(sweep.height - 1, time // slope) + 1))
 
     def _pixels(self, time: int, rows: range) -> slice:
         """The pixels of some rows at a time: they stand in even steps (where the image is narrower than the slope, there is one at most)."""

@@ -46,10 +46,10 @@ def paint(count: int, threads: int, painter: Painter, state: State) -> None:
     np.dot(state.features[:count], painter.weights, painter.numbers[:count])
     if threads == 1 or count < TOGETHER:
         for pixel in range(count):
-            paint_one(pixel, painter, state)
+            paint_one(np.int64(pixel), painter, state)
     else:
         for pixel in numba.prange(count):
-            paint_one(pixel, painter, state)
+            paint_one(np.int64(pixel), painter, state)
 
 
 @compiled
@@ -58,7 +58,8 @@ def paint_one(pixel: int, painter: Painter, state: State) -> None:
     uniforms = painter.colours + (1 if painter.components else 0)
     told, colours = state.told[pixel], painter.pixels[pixel]
     if painter.given and told[uniforms] > 0:
-        colours[:] = told[uniforms + 1 :]
+        for c in range(painter.colours):
+            colours[c] = told[uniforms + 1 + c]
     elif not painter.components:
         logit = painter.numbers[pixel, 0] + painter.bias[0]
         colours[0] = 1.0 if told[0] * (1 + math.exp(-logit)) < 1 else 0.0

@@ -54,7 +54,7 @@ class Sweep:
     """
 
     def __init__(self, plan: Schedule, height: int, width: int, above: int, depth: int) -> None:
-        self.plan, self.height, self.width, self.depth = plan, height, width, depth
+        self.plan, self.height, self.width = plan, height, width
         self.early, self.late = min(plan.lags), max(plan.lags)
         # Who takes over a slot finds it blank, and nobody still looks up into it. Beside the first row stands nothing.
         busy = -(-(width + depth + self.late - self.early) // plan.slope) + above + 1
@@ -66,6 +66,6 @@ class Sweep:
         return range(self.early, self.width + self.plan.slope * (self.height - 1))
 
     def rows(self, time: int) -> range:
-        """The rows that some layer is at."""
-        first = max(0, -((self.width - 1 + self.late - time) // self.plan.slope))
-        return range(first, max(first, min(self.height - 1, (time - self.early) // self.plan.slope) + 1))
+        """The rows of the pixels whose turn it is; of a layer, at the time less its lag. In row i that is column ``time - slope i``."""
+        first = max(0, -((self.width - 1 - time) // self.plan.slope))
+        return range(first, max(first, min(self.height - 1, time // self.plan.slope) + 1))
