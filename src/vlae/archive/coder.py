@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vlae.archive.codec import Codec
-from vlae.archive.mixture import Halving, Shares, WholeDistribution
+from vlae.archive.mixture import Shares, WholeDistribution, halving
 from vlae.archive.twin import Twin, exact_sums
 from vlae.core.causal import Seen
 from vlae.core.schedule import schedule
@@ -55,7 +55,7 @@ def encode(codec: Codec, index: Index, x: Float[Tensor, "B C H W"]) -> list[Enco
         levels = codec.codebook.levels(index)
         answers = list(_answers(codec.codebook.shares(levels.shape[2]), levels))
         code_bits = _write(encoders, answers, [torch.arange(levels[0].numel())])
-    colours, told = x.long().unbind(1), codec.twin(_whole(codec, index), x)
+    colours, told = x.long().unbind(1), codec.twin.along(_whole(codec, index), x)
     answers = [answer for c, level in enumerate(colours) for answer in _answers(told.colour(c, colours[:c]), level)]
     pixel_bits = _write(encoders, answers, _diagonals(codec.twin, *x.shape[2:]))
     return [Encoded(e.get_compressed(), *bits) for e, *bits in zip(encoders, code_bits, pixel_bits, strict=True)]
@@ -63,11 +63,11 @@ def encode(codec: Codec, index: Index, x: Float[Tensor, "B C H W"]) -> list[Enco
 
 def _answers(shares: Shares, level: Int64[Tensor, "B H W"]) -> Iterator[tuple[Float[Tensor, "B N"], Int64[Tensor, "B N"]]]:
     """For each halving the chance of the upper half, and whether the level lies there."""
-    halving = Halving(shares, level)
-    for middle in halving.middles():
+    left = halving(shares, level)
+    for middle in left.middles():
         upper = level >= middle
-        yield halving.upper().expand_as(upper).flatten(1), upper.flatten(1)
-        halving.take(upper)
+        yield left.upper().expand_as(upper).flatten(1).clone(), upper.flatten(1)
+        left.take(upper)
 
 
 def _write(encoders: list[Any], answers: list[tuple[Tensor, Tensor]], together: list[Int64[Tensor, " n"]]) -> list[float]:
@@ -141,12 +141,12 @@ def _read_pixels(readers: list[Any], told: WholeDistribution, like: Int64[Tensor
 
 
 def _read(readers: list[Any], shares: Shares, like: Int64[Tensor, "N H W"]) -> Int64[Tensor, "N H W"]:
-    halving = Halving(shares, like)
-    for _ in halving.middles():
-        chances = halving.upper().expand_as(like).reshape(len(readers), -1).numpy()
+    left = halving(shares, like)
+    for _ in left.middles():
+        chances = left.upper().expand_as(like).reshape(len(readers), -1).numpy()
         answers = [reader.decode(_ANSWER, some) for reader, some in zip(readers, chances, strict=True)]
-        halving.take(torch.from_numpy(np.concatenate(answers)).view_as(like) > 0)
-    return halving.low
+        left.take(torch.from_numpy(np.concatenate(answers)).view_as(like) > 0)
+    return left.low
 
 
 def _whole(codec: Codec, index: Index) -> Tensor | None:

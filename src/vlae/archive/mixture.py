@@ -127,6 +127,40 @@ class Halving:
         self.below_high = torch.where(upper, self.below_high, self.below_middle)
 
 
+class HalvingInLoops(Halving):
+    """The same on a CPU, compiled."""
+
+    shares: WholeLogistics
+
+    def __init__(self, shares: WholeLogistics, like: Int64[Tensor, "B H W"]) -> None:
+        from vlae.archive import loops  # the compiler takes a while to load, and not every command codes
+
+        super().__init__(shares, like.contiguous())
+        self.loops, self.middle = loops, torch.empty_like(self.low)
+        self.share, self.below_middle = torch.empty_like(self.below_low), torch.empty_like(self.below_low)
+        weights, slope, offset = (part.flatten(2).contiguous().numpy() for part in (shares.weights.expand_as(shares.scales), *shares._line))
+        masses, finer = logistic().numpy(), shares.levels > FINE
+        self.mixtures = loops.Mixtures(weights, slope, offset, masses, shares.levels, INVERSE_BITS, WEIGHT_BITS, finer)
+        state = (self.low, self.middle, self.below_low, self.below_middle, self.below_high, self.share)
+        self.left = loops.Left._make(some.view(len(some), -1).numpy() for some in state)
+
+    def middles(self) -> Iterator[Int64[Tensor, "B H W"]]:
+        for bit in reversed(range((self.shares.levels - 1).bit_length())):
+            self.loops.halve(2**bit, RAREST, self.mixtures, self.left)
+            yield self.middle
+
+    def upper(self) -> Float[Tensor, "B H W"]:
+        return self.share
+
+    def take(self, upper: Bool[Tensor, "B H W"]) -> None:
+        self.loops.take(upper.reshape(self.left.low.shape).contiguous().numpy(), self.left)
+
+
+def halving(shares: Shares, like: Int64[Tensor, "B H W"]) -> Halving:
+    """The levels of some pixels, none of them ruled out yet."""
+    return HalvingInLoops(shares, like) if isinstance(shares, WholeLogistics) and like.device.type == "cpu" else Halving(shares, like)
+
+
 class WholeDistribution(ABC):
     """The distribution of pixels in whole numbers, colour after colour."""
 
@@ -154,10 +188,10 @@ class WholeDistribution(ABC):
         for c, chance in enumerate(uniforms[:, -self.colours :].double().unbind(1)):
             shares = self.colour(c, levels)
             wanted = (chance * shares.total).long()
-            halving = Halving(shares, wanted)
-            for _ in halving.middles():
-                halving.take(wanted >= halving.below_middle)
-            levels.append(halving.low)
+            left = halving(shares, wanted)
+            for _ in left.middles():
+                left.take(wanted >= left.below_middle)
+            levels.append(left.low)
         return torch.stack(levels, dim=1).to(uniforms.dtype)
 
 

@@ -194,11 +194,13 @@ def whole_gate(gating: Gating, sums: Array, begin: int, bias: Array, of: int, me
     """The same in whole numbers, with the sigmoid from a table."""
     half, a, c, r, out = np.uintp(count), np.uintp(begin), np.uintp(of), np.uintp(residual), np.uintp(to)
     most, to_value, to_place = gating.most, gating.steps[0], gating.steps[1]
+    for k in range(half):  # three loops, since only the look into the table is one number at a time
+        sums[a + k] = min(max(np.rint((sums[a + k] + bias[c + k]) * to_value), -most), most)
+        sums[a + half + k] = min(max(np.rint((sums[a + half + k] + bias[c + half + k]) * to_place), -most), most) + most
+    for k in range(a + half, a + half + half):
+        sums[k] = gating.table[np.uint32(sums[k])]
     for k in range(half):
-        shown = min(max(np.rint((sums[a + k] + bias[c + k]) * to_value), -most), most)
-        place = min(max(np.rint((sums[a + half + k] + bias[c + half + k]) * to_place), -most), most)
-        opened = gating.table[np.uintp(place + most)]
-        memory[out + k] = min(max(np.rint(memory[r + k] + shown * opened), -most), most)
+        memory[out + k] = min(max(np.rint(memory[r + k] + sums[a + k] * sums[a + half + k]), -most), most)
 
 
 @compiled
@@ -298,10 +300,11 @@ def advance(time: int, lag: int, shape: Shape, net: Network, gating: Gating, sta
     for source in range(1, len(net.base)):
         forget(source, time, shape, net, state.memory)
     if shape.threads == 1:  # without a pool of threads, which would not survive a fork
-        work(time, lag, first, pixels, np.int64(0), shape, net, gating, state)
+        for thread in range(shape.threads):
+            work(time, lag, first, pixels, thread, shape, net, gating, state)
     else:
         for thread in numba.prange(shape.threads):
-            work(time, lag, first, pixels, np.int64(thread), shape, net, gating, state)
+            work(time, lag, first, pixels, int(thread), shape, net, gating, state)
     return pixels
 
 

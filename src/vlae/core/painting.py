@@ -46,10 +46,10 @@ def paint(count: int, threads: int, painter: Painter, state: State) -> None:
     np.dot(state.features[:count], painter.weights, painter.numbers[:count])
     if threads == 1 or count < TOGETHER:
         for pixel in range(count):
-            paint_one(np.int64(pixel), painter, state)
+            paint_one(int(pixel), painter, state)
     else:
         for pixel in numba.prange(count):
-            paint_one(np.int64(pixel), painter, state)
+            paint_one(int(pixel), painter, state)
 
 
 @compiled
