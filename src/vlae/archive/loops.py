@@ -3,14 +3,11 @@
 B images, K components, P pixels of each.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vlae.core.compiled import compiled
-
-Array = NDArray[Any]
+from vlae.core.compiled import Array, compiled
 
 
 class Mixtures(NamedTuple):

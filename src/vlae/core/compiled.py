@@ -197,8 +197,9 @@ def whole_gate(gating: Gating, sums: Array, begin: int, bias: Array, of: int, me
     for k in range(half):  # three loops, since only the look into the table is one number at a time
         sums[a + k] = min(max(np.rint((sums[a + k] + bias[c + k]) * to_value), -most), most)
         sums[a + half + k] = min(max(np.rint((sums[a + half + k] + bias[c + half + k]) * to_place), -most), most) + most
+    last = np.uint32(len(gating.table) - 1)
     for k in range(a + half, a + half + half):
-        sums[k] = gating.table[np.uint32(sums[k])]
+        sums[k] = gating.table[min(np.uint32(sums[k]), last)]  # what is no number has no place either
     for k in range(half):
         memory[out + k] = min(max(np.rint(memory[r + k] + sums[a + k] * sums[a + half + k]), -most), most)
 
