@@ -23,7 +23,7 @@ from vlae.data.form import Form, convert
 from vlae.data.read import Pixels
 
 TILE = 512
-AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**17
+AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**18
 """pixels of a batch of tiles, at most, unless one has more: many are decoded in the time of one, but encoding is the faster in the cache"""
 EFFORT = 7
 """of JPEG XL, where it is tried"""

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from vlae.archive.mixture import MEAN_STEP, WholeBitHead, WholeDistribution, WholeHead
 from vlae.archive.whole import MOST, WholeConv, WholeDenseBlock, WholeElu, WholeGate, WholeOut, WholeResBlock, WholeTaps, WholeVectorMap
-from vlae.core.causal import CausalNet, Gate, Seen
+from vlae.core.causal import CausalNet, Gate
 from vlae.core.decoder import Decoder
 from vlae.core.distributions import Head, LogisticHead
 from vlae.core.encoder import VectorMap
 from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, Upsample
 from vlae.core.taps import IMAGE
-from vlae.core.wavefront import Wavefront
+from vlae.core.wavefront import Reading, Wavefront
 
 EXACT = {torch.float32: 2**24, torch.float64: 2**53}
 """Below it, floats hold every whole number."""
@@ -82,15 +82,10 @@ class Twin(Decoder):
         """What ``forward`` tells, pixel after pixel: on a CPU in less time and memory."""
         if not self.window.layers:
             return self(z, x)
-        predicted, out = self.net.predictor is not None, self.out.pointwise()
-
-        def write(seen: Seen, image: Tensor) -> tuple[Tensor, Tensor]:
-            numbers = out(seen.features)
-            return numbers if seen.prediction is None else torch.cat([numbers, seen.prediction], dim=1), image
-
-        told = Wavefront(self.net, self.spread(z, (x.shape[2], x.shape[3])), self.image(x)).run(write)
-        prediction = told[:, -self.net.inputs :] if predicted else None
-        return cast(WholeDistribution, self.head(told[:, : -self.net.inputs] if predicted else told, prediction))
+        last = cast(WholeOut, self.out).parts()
+        known = Wavefront(self.net, self.spread(z, (x.shape[2], x.shape[3])), self.image(x)).run(Reading(*last))
+        numbers, prediction = known.tensor_split([len(last[1])], dim=1)
+        return cast(WholeDistribution, self.head(numbers, prediction if self.net.predictor else None))
 
     def image(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         steps = 1

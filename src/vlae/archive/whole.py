@@ -155,12 +155,16 @@ class WholeOut(nn.Module):
         self.register_buffer("b", bias)
         self.register_buffer("step", 2.0**-scales)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O H W"]:
+    def parts(self) -> tuple[Float[Tensor, "C O"], Float[Tensor, " O"], Float[Tensor, " O"]]:
+        """Weights, bias, and what each sum is multiplied with before it is rounded."""
         assert isinstance(self.w, Tensor) and isinstance(self.b, Tensor) and isinstance(self.step, Tensor)
-        return (F.conv2d(x, self.w[:, :, None, None], self.b) * self.step.view(1, -1, 1, 1)).round_()
+        return self.w.t(), self.b, self.step
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O H W"]:
+        weights, bias, step = self.parts()
+        return (F.conv2d(x, weights.t()[:, :, None, None], bias) * step.view(1, -1, 1, 1)).round_()
 
     def pointwise(self) -> Callable[[Tensor], Tensor]:
         """The same for images of one pixel."""
-        assert isinstance(self.w, Tensor) and isinstance(self.b, Tensor) and isinstance(self.step, Tensor)
-        weights, bias, step = self.w.t(), self.b, self.step
+        weights, bias, step = self.parts()
         return lambda x: torch.addmm(bias, x.view(len(x), -1), weights).mul_(step).round_().view(len(x), -1, 1, 1)

@@ -310,19 +310,55 @@ def advance(time: int, lag: int, shape: Shape, net: Network, gating: Gating, sta
 
 
 @compiled
-def lay(time: int, values: Array, found: Array, kept: Array, shape: Shape, net: Network, state: State) -> None:
-    """Write the image's values (N, K) of a time into memory, and what was found (N, k) of its pixels into ``kept`` (P, B, k)."""
+def lay(time: int, values: Array, shape: Shape, net: Network, state: State) -> None:
+    """Write the image's values (N, K) of a time into memory."""
     first, after = rows_at(time, shape)
     forget(0, time, shape, net, state.memory)
-    channels, numbers, column = values.shape[1], found.shape[1], column_of(0, time, shape, net)
+    channels, column, flat = values.shape[1], column_of(0, time, shape, net), values.reshape(-1)
     begun, done = inside(time, first, shape)
     places, at = shape.slots * shape.batch, first % shape.slots * shape.batch
-    values_, found_, kept_ = values.reshape(-1), found.reshape(-1), kept.reshape(-1)
     for pixel in range((after - first) * shape.batch):
         here = column + (at if at < places else at - places) * channels
         if begun <= pixel < done:
-            copied(values_, pixel * channels, state.memory, here, channels)
-            copied(found_, pixel * numbers, kept_, spot(pixel, time, first, shape) * numbers, numbers)
+            copied(flat, pixel * channels, state.memory, here, channels)
         else:
             blanked(state.memory, here, channels)
         at += 1
+
+
+@compiled
+def keep(time: int, found: Array, kept: Array, shape: Shape) -> None:
+    """Put what was found (N, k) of the pixels of a time into a map of the whole image (P, B, k)."""
+    first, _ = rows_at(time, shape)
+    numbers, flat, whole = found.shape[1], found.reshape(-1), kept.reshape(-1)
+    begun, done = inside(time, first, shape)
+    for pixel in range(begun, done):
+        copied(flat, pixel * numbers, whole, spot(pixel, time, first, shape) * numbers, numbers)
+
+
+class LastLayer(NamedTuple):
+    """A last layer of whole numbers, ``round((features W + b) steps)``."""
+
+    weights: Array
+    """(C, O)"""
+    bias: Array
+    steps: Array
+    numbers: Array
+    """(N, O), room to work in"""
+
+
+@compiled
+def read(
+    begin: int, end: int, lag: int, shape: Shape, net: Network, gating: Gating, state: State, last: LastLayer, found: Array, prediction: Array
+) -> None:
+    """All pixels of some times, where the image stands beside: what is known of each before it is written."""
+    for time in range(begin, end):
+        count = advance(time, lag, shape, net, gating, state)
+        if time >= 0 and count:
+            np.dot(state.features[:count], last.weights, last.numbers[:count])
+            for pixel in range(count):
+                for k in range(len(last.bias)):
+                    last.numbers[pixel, k] = np.rint((last.numbers[pixel, k] + last.bias[k]) * last.steps[k])
+            lay(time, state.told, shape, net, state)
+            keep(time, last.numbers, found, shape)
+            keep(time, state.prediction, prediction, shape)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import RLock
-from typing import TypeGuard
 
 import numba
 import numpy as np
@@ -19,11 +18,12 @@ from torch import Tensor
 
 from vlae.core import compiled, painting
 from vlae.core.causal import Gate, Seen
-from vlae.core.compiled import Array, Gating, Network, Shape, State
+from vlae.core.compiled import Array, Gating, LastLayer, Network, Shape, State
 from vlae.core.decoder import Decoder, Drawing
 from vlae.core.distributions import LogisticHead
 from vlae.core.layout import Layout
 from vlae.core.painting import Painter
+from vlae.core.wavefront import Reading
 
 LEAST, AT_ONCE = 8, 64
 """So many pixels at once: products pay, and what a layer of common width reads and adds up for them stays in the cache."""
@@ -75,22 +75,38 @@ class Loops:
         """Take the image's values of a time, and keep what was found."""
         values, found = (some.reshape(len(some), -1).contiguous() for some in (values, found))
         if self.found is None:
-            self.found = np.empty((self.shape.height * self.shape.width, self.batch, found.shape[1]), self.state.memory.dtype)
-        compiled.lay(time, values.numpy(), found.numpy(), self.found, self.shape, self.net, self.state)
+            self.found = self._room(found.shape[1])
+        compiled.lay(time, values.numpy(), self.shape, self.net, self.state)
+        compiled.keep(time, found.numpy(), self.found, self.shape)
 
-    @staticmethod
-    def can_draw(write: object) -> TypeGuard[Drawing]:
-        """Whether the loops know by themselves what to write: pixels of a decoder of real numbers."""
-        return isinstance(write, Drawing) and type(write.decoder) is Decoder
+    def whole(self, write: object) -> Float[Tensor, "P B k"] | None:
+        """All that is found, where the loops know by themselves what to write: pixels of a decoder of real numbers, or those that stand beside."""
+        if isinstance(write, Drawing) and type(write.decoder) is Decoder:
+            return self._drawn(write)
+        return self._read(write) if isinstance(write, Reading) else None
 
-    def drawn(self, drawing: Drawing) -> Float[Tensor, "P B C"]:
-        """All pixels. Now and then Python is asked whether somebody wants to stop."""
-        painter, times = self._painter(drawing), self.sweep.times
-        found = np.empty((self.shape.height * self.shape.width, self.batch, painter.colours), self.state.memory.dtype)
-        for begin in range(times.start, times.stop, WITHOUT_A_STOP):
-            end = min(begin + WITHOUT_A_STOP, times.stop)
+    def _drawn(self, drawing: Drawing) -> Float[Tensor, "P B C"]:
+        painter = self._painter(drawing)
+        found = self._room(painter.colours)
+        for begin, end in self._stretches():
             painting.drawn(begin, end, self.lag, self.shape, self.net, self.gating, self.state, painter, found)
         return torch.from_numpy(found)
+
+    def _read(self, reading: Reading) -> Float[Tensor, "P B k"]:
+        weights, bias, steps = (some.contiguous().numpy() for some in (reading.weights, reading.bias, reading.steps))
+        last = LastLayer(weights, bias, steps, np.empty((len(self.state.features), len(bias)), bias.dtype))
+        found, prediction = self._room(len(reading.bias)), self._room(self.state.prediction.shape[1])
+        for begin, end in self._stretches():
+            compiled.read(begin, end, self.lag, self.shape, self.net, self.gating, self.state, last, found, prediction)
+        return torch.cat([torch.from_numpy(found), torch.from_numpy(prediction)], dim=2)
+
+    def _room(self, numbers: int) -> Array:
+        return np.empty((self.shape.height * self.shape.width, self.batch, numbers), self.state.memory.dtype)
+
+    def _stretches(self) -> Iterator[tuple[int, int]]:
+        """All times, some at a time: between them Python is asked whether somebody wants to stop."""
+        times = self.sweep.times
+        yield from ((begin, min(begin + WITHOUT_A_STOP, times.stop)) for begin in range(times.start, times.stop, WITHOUT_A_STOP))
 
     def _painter(self, drawing: Drawing) -> Painter:
         decoder, head, features = drawing.decoder, drawing.decoder.head, self.state.features

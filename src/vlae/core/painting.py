@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from vlae.core.compiled import Array, Gating, Network, Shape, State, advance, compiled, lay, shared
+from vlae.core.compiled import Array, Gating, Network, Shape, State, advance, compiled, keep, lay, shared
 
 TOGETHER = 64
 """Several threads draw so many pixels."""
@@ -124,4 +124,5 @@ def drawn(begin: int, end: int, lag: int, shape: Shape, net: Network, gating: Ga
         count = advance(time, lag, shape, net, gating, state)
         if time >= 0 and count:
             paint(count, shape.threads, painter, state)
-            lay(time, painter.values[:count], painter.pixels[:count], kept, shape, net, state)
+            lay(time, painter.values, shape, net, state)
+            keep(time, painter.pixels, kept, shape)

@@ -18,6 +18,21 @@ Write = Callable[[Seen, Float[Tensor, "N U 1 1"]], tuple[Float[Tensor, "N k 1 1"
 """From what is known about some pixels, and what was laid beside them: what to keep of them, and the image's values there."""
 
 
+class Reading:
+    """Writes what stands beside each pixel, and keeps what was known of it before: ``round((features W + b) steps)``, and the prediction.
+
+    Args:
+        weights, bias, steps: of a last layer of whole numbers.
+    """
+
+    def __init__(self, weights: Float[Tensor, "C O"], bias: Float[Tensor, " O"], steps: Float[Tensor, " O"]) -> None:
+        self.weights, self.bias, self.steps = weights, bias, steps
+
+    def __call__(self, seen: Seen, beside: Float[Tensor, "N K 1 1"]) -> tuple[Float[Tensor, "N k 1 1"], Float[Tensor, "N K 1 1"]]:
+        numbers = torch.addmm(self.bias, seen.features.flatten(1), self.weights).mul_(self.steps).round_()[:, :, None, None]
+        return numbers if seen.prediction is None else torch.cat([numbers, seen.prediction], dim=1), beside
+
+
 class Wavefront:
     """A causal network ready to run in wavefront order over images of one size.
 
@@ -48,7 +63,7 @@ class Wavefront:
 
         with sharing():
             loops = Loops(self.layout, self.code, self.beside)
-            return loops.drawn(write) if loops.can_draw(write) else visited(loops, self.layout, write)
+            return visited(loops, self.layout, write) if (whole := loops.whole(write)) is None else whole
 
 
 def visited(steps: Any, layout: Layout, write: Write) -> Float[Tensor, "P B k"]:
