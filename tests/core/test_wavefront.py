@@ -86,6 +86,14 @@ def test_tensor_operations_find_the_same(size, name, context, form):
     check(net, torch.randn(batch, 2, *size), torch.randn(batch, 2, *size), OfTensors)
 
 
+@pytest.mark.parametrize("kind", [Wavefront, OfTensors])
+@pytest.mark.parametrize("name, size", [(name, (12, width)) for name in ("stack", "5x3", "7x4", "7x1") for width in (1, 2, 3)], ids=str)
+def test_times_without_a_pixel_leave_nothing_behind(name, size, kind):
+    """In an image that is narrower than the slope."""
+    net = randomise(CausalNet(NAMED[name], inputs=1, width=3, code=2))
+    check(net, torch.randn(2, 1, *size), torch.randn(2, 2, *size), kind)
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_so_do_several_threads(name):
     """Few pixels at a time, and many; and torch has as many threads as before."""

@@ -298,7 +298,7 @@ def advance(time: int, lag: int, shape: Shape, net: Network, gating: Gating, sta
     """Let all readers work at their pixels of a time: the number of pixels of which something is then known. ``lag`` is that of the last layer."""
     first, after = rows_at(time, shape)
     pixels = (after - first) * shape.batch
-    for source in range(1, len(net.base)):
+    for source in range(len(net.base)):
         forget(source, time, shape, net, state.memory)
     if shape.threads == 1:  # without a pool of threads, which would not survive a fork
         for thread in range(shape.threads):
@@ -313,7 +313,6 @@ def advance(time: int, lag: int, shape: Shape, net: Network, gating: Gating, sta
 def lay(time: int, values: Array, shape: Shape, net: Network, state: State) -> None:
     """Write the image's values (N, K) of a time into memory."""
     first, after = rows_at(time, shape)
-    forget(0, time, shape, net, state.memory)
     channels, column, flat = values.shape[1], column_of(0, time, shape, net), values.reshape(-1)
     begun, done = inside(time, first, shape)
     places, at = shape.slots * shape.batch, first % shape.slots * shape.batch

@@ -31,12 +31,14 @@ class Operations:
     def advance(self, time: int) -> tuple[Seen, Float[Tensor, "N U 1 1"]]:
         """Let all layers work at their pixels of a time: what is then known of those to be written, and what is beside them."""
         prediction = None
+        for columns in self.columns:
+            columns[time % len(columns)].zero_()
         for reader in self.layout.readers:
             rows = self.layout.sweep.rows(time - reader.lag)
             if reader.source is None:
                 prediction = _images(self._read(reader, time, rows) @ reader.weight)
                 continue
-            column = self.columns[reader.source][time % len(self.columns[reader.source])].zero_()
+            column = self.columns[reader.source][time % len(self.columns[reader.source])]
             if rows:
                 column.index_copy_(0, self._slots(rows), self._value(reader, time, rows).view(len(rows), self.batch, -1))
         rows = self.layout.sweep.rows(time)
@@ -46,7 +48,7 @@ class Operations:
     def lay(self, time: int, found: Float[Tensor, "N k 1 1"], values: Float[Tensor, "N K 1 1"]) -> None:
         """Take the image's values of a time, and keep what was found."""
         rows = self.layout.sweep.rows(time)
-        column = self.columns[0][time % len(self.columns[0])].zero_()
+        column = self.columns[0][time % len(self.columns[0])]
         column.index_copy_(0, self._slots(rows), values.view(len(rows), self.batch, -1))
         if self.found is None:
             self.found = found.new_empty(*self.beside.shape[:2], found.shape[1])
