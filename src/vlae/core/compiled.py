@@ -1,21 +1,20 @@
-"""The inner loops of the wavefront on a CPU, compiled for it (numba) when they are first called.
-
-All layers at some pixels in a row, few enough that what they read and add up stays in the cache: what a layer reads is laid side by side,
-multiplied by its weights in one product, and gated. Nothing is allocated on the way, and other Python threads go on meanwhile.
-
-B batch, C channels of a source, D sums of a reader, M channels of the code map, N pixels (rows under way times B), P pixels of the image, U
-numbers beside a pixel.
-"""
+"""How functions are compiled for the processor that they run on (Numba), when they are first called; and what they have in common."""
 
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 from numba import types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,74 +24,48 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def compiled(function: F, parallel: bool = False) -> F:
     """Compile a function when it is first called; what was compiled is kept for later runs, where there is a place for it."""
     plain = inspect.unwrap(function)  # a type checker may have wrapped it
-    try:
-        return cast(F, numba.njit(plain, nogil=True, cache=True, error_model="numpy", parallel=parallel))
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        return cast(F, numba.njit(plain, nogil=True, error_model="numpy", parallel=parallel))
+    made = numba.njit(plain, nogil=True, error_model="numpy", parallel=parallel)
+    before, folder = numba.config.CACHE_DIR, _folder(inspect.getfile(plain))  # type: ignore[attr-defined]
+    if folder is not None:
+        numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
+        try:
+            made._cache = _Kept(plain)
+        finally:
+            numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+    return cast(F, made)
+
+
+class _Kept(FunctionCache):
+    """What was compiled, on disk: what cannot be read is compiled again, and what cannot be written is not kept."""
+
+    def load_overload(self, *given: Any) -> Any:
+        try:
+            return super().load_overload(*given)
+        except Exception:  # damaged files raise whatever they like
+            return None
+
+    def save_overload(self, *given: Any) -> None:
+        with suppress(Exception):  # a full disk is no reason not to draw
+            super().save_overload(*given)
+
+
+@cache
+def _folder(file: str) -> str | None:
+    """Where the functions of a file are kept: a place for these very sources, since Numba looks at the file alone and not at what it calls."""
+    here = Path(__file__).parent
+    sources = (path.read_bytes() for path in sorted({*here.glob("*.py"), Path(file)}))
+    key, given = sha256(b"".join(sources)).hexdigest()[:16], numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    for parent in (Path(given),) if given else (here / "__pycache__", Path("~/.cache/vlae").expanduser()):
+        with suppress(OSError):
+            (parent / key).mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=parent / key):
+                return str(parent / key)
+    return None
 
 
 def shared(function: F) -> F:
     """The same for one whose ``prange`` several threads share."""
     return compiled(function, parallel=True)
-
-
-class Shape(NamedTuple):
-    """The numbers of a sweep, and how few and how many pixels a thread works on at once."""
-
-    height: int
-    width: int
-    batch: int
-    slots: int
-    slope: int
-    early: int
-    late: int
-    least: int
-    at_once: int
-    threads: int
-
-
-class Network(NamedTuple):
-    """A layout as arrays. Sources: where each begins in memory, how many of its columns are remembered, its channels."""
-
-    base: Array
-    depth: Array
-    channels: Array
-    moments: Array
-    """(T, 3): source, rows down and delay of all moments, reader by reader"""
-    readers: Array
-    """(R, 11): source (-1 for the prediction), lag, source (-1 for none) and delay of the residual, first moment and the one after the last,
-    whether it reads the code, whether it has a gate, how many numbers it reads, how many it adds up, where its weights begin"""
-    weights: Array
-    """of all readers, one after another, (numbers that it reads, numbers that it adds up) each"""
-    bias: Array
-    """of all readers, D each"""
-    blank: int
-    """where in memory zeros stand, as many as a layer has channels"""
-
-
-class Gating(NamedTuple):
-    """A gate of whole numbers (``vlae.archive.whole``): its sigmoid's table, what brings the halves of a sum to whole numbers, the largest
-    value. With an empty table it is the gate of real numbers.
-    """
-
-    table: Array
-    steps: Array
-    most: float
-
-
-class State(NamedTuple):
-    """What is worked on: the columns of all sources, the maps of the code (P, B, M) and of what is beside (P, B, U), room for what a reader reads
-    and adds up (for each thread), and what is known of the pixels to be written: features (N, C), prediction (N, K) and what is beside (N, U).
-    """
-
-    memory: Array
-    code: Array
-    beside: Array
-    given: Array
-    sums: Array
-    features: Array
-    prediction: Array
-    told: Array
 
 
 def sigmoid(x: Any) -> Any:
@@ -120,45 +93,6 @@ def _sigmoid_of(x: Any) -> Any:
     return inspect.unwrap(_sigmoid_of_single if x == types.float32 else sigmoid)
 
 
-@compiled
-def rows_at(time: int, shape: Shape) -> tuple[int, int]:
-    """The first row that some layer is at, and the one after the last."""
-    first = max(0, -((shape.width - 1 + shape.late - time) // shape.slope))
-    return first, max(first, min(shape.height - 1, (time - shape.early) // shape.slope) + 1)
-
-
-@compiled
-def column_of(source: int, time: int, shape: Shape, net: Network) -> int:
-    """Where a source's column of a time begins in memory: slot after slot, image after image, channel after channel."""
-    return net.base[source] + time % net.depth[source] * shape.slots * shape.batch * net.channels[source]
-
-
-@compiled
-def forget(source: int, time: int, shape: Shape, net: Network, memory: Array) -> None:
-    """Blank what an old column holds of rows that are over; the others are written anew."""
-    first, after = rows_at(time, shape)
-    old, over = rows_at(time - net.depth[source], shape)
-    numbers = shape.batch * net.channels[source]
-    for row in range(max(old, after - shape.slots), min(over, first)):
-        begin = column_of(source, time, shape, net) + row % shape.slots * numbers
-        memory[begin : begin + numbers] = 0
-
-
-@compiled
-def inside(time: int, first: int, shape: Shape) -> tuple[int, int]:
-    """Of the pixels of rows from ``first``, the first that is in the image at a time (less the lag), and the one after the last."""
-    above = max(0, -((shape.width - 1 - time) // shape.slope))
-    after = max(above, min(shape.height - 1, time // shape.slope) + 1)
-    return (above - first) * shape.batch, (after - first) * shape.batch
-
-
-@compiled
-def spot(pixel: int, time: int, first: int, shape: Shape) -> int:
-    """The place of a pixel in a map of the whole image, pixel after pixel, image after image."""
-    row, image = first + pixel // shape.batch, pixel % shape.batch
-    return (row * shape.width + time - shape.slope * row) * shape.batch + image
-
-
 def _copied(_: Any, values: Any, begin: Any, out: Any, to: Any, count: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         source, target = ((signature.args[k], given[k], given[k + 1]) for k in (0, 2))
@@ -179,185 +113,3 @@ def blanked(out: Array, to: int, count: int) -> None:
     begin = np.uintp(to)
     for k in range(np.uintp(count)):
         out[begin + k] = 0
-
-
-@compiled
-def gate(sums: Array, begin: int, bias: Array, of: int, memory: Array, residual: int, to: int, count: int) -> None:
-    """``residual + a sigmoid(b)`` of the halves of a sum."""
-    half, a, c, r, out = np.uintp(count), np.uintp(begin), np.uintp(of), np.uintp(residual), np.uintp(to)
-    for k in range(half):
-        memory[out + k] = memory[r + k] + (sums[a + k] + bias[c + k]) * sigmoid(sums[a + half + k] + bias[c + half + k])
-
-
-@compiled
-def whole_gate(gating: Gating, sums: Array, begin: int, bias: Array, of: int, memory: Array, residual: int, to: int, count: int) -> None:
-    """The same in whole numbers, with the sigmoid from a table."""
-    half, a, c, r, out = np.uintp(count), np.uintp(begin), np.uintp(of), np.uintp(residual), np.uintp(to)
-    most, to_value, to_place = gating.most, gating.steps[0], gating.steps[1]
-    for k in range(half):  # three loops, since only the look into the table is one number at a time
-        sums[a + k] = min(max(np.rint((sums[a + k] + bias[c + k]) * to_value), -most), most)
-        sums[a + half + k] = min(max(np.rint((sums[a + half + k] + bias[c + half + k]) * to_place), -most), most) + most
-    last = np.uint32(len(gating.table) - 1)
-    for k in range(a + half, a + half + half):
-        sums[k] = gating.table[min(np.uint32(sums[k]), last)]  # what is no number has no place either
-    for k in range(half):
-        memory[out + k] = min(max(np.rint(memory[r + k] + sums[a + k] * sums[a + half + k]), -most), most)
-
-
-@compiled
-def lay_side_by_side(number: int, time: int, first: int, low: int, high: int, shape: Shape, net: Network, state: State, given: Array) -> None:
-    """What a reader reads at some pixels: its moments, then the code."""
-    _, lag, _, _, begin, end, coded, _, inputs, _, _ = net.readers[number]
-    out, places = 0, shape.slots * shape.batch
-    for moment in range(begin, end):
-        source, di, delay = net.moments[moment]
-        column, channels = column_of(source, time - delay, shape, net), net.channels[source]
-        at = (first + di) % shape.slots * shape.batch + low
-        for pixel in range(high - low):
-            place, here = column + (at if at < places else at - places) * channels, out + pixel * inputs
-            if channels == 1:  # the most common number of the image's channels
-                given[np.uintp(here)] = state.memory[np.uintp(place)]
-            else:
-                copied(state.memory, place, given, here, channels)
-            at += 1
-        out += channels
-    if not coded:
-        return
-    begun, done = inside(time - lag, first, shape)
-    numbers = inputs - out
-    for pixel in range(low, high):
-        here = out + (pixel - low) * inputs
-        if begun <= pixel < done:
-            copied(state.code, spot(pixel, time - lag, first, shape) * numbers, given, here, numbers)
-        else:
-            blanked(given, here, numbers)
-
-
-@compiled
-def settle(number: int, time: int, first: int, low: int, high: int, shape: Shape, net: Network, gating: Gating, state: State, sums: Array) -> None:
-    """Write what a reader made of some pixels; outside the image that is zero, as every tap expects it."""
-    source, lag, residual, delay, _, _, _, gated, _, outputs, _ = net.readers[number]
-    begun, done = inside(time - lag, first, shape)
-    channels, column = net.channels[source], column_of(source, time, shape, net)
-    added = column_of(residual, time - delay, shape, net) if residual >= 0 else net.blank
-    places, at = shape.slots * shape.batch, first % shape.slots * shape.batch + low
-    for pixel in range(low, high):
-        here, found = (at if at < places else at - places) * channels, (pixel - low) * outputs
-        kept = added + here if residual >= 0 else added
-        if not begun <= pixel < done:
-            blanked(state.memory, column + here, channels)
-        elif not gated:
-            copied(sums, found, state.memory, column + here, channels)
-        elif len(gating.table):
-            whole_gate(gating, sums, found, net.bias, number * outputs, state.memory, kept, column + here, channels)
-        else:
-            gate(sums, found, net.bias, number * outputs, state.memory, kept, column + here, channels)
-        at += 1
-
-
-@compiled
-def tell(time: int, first: int, low: int, high: int, lag: int, shape: Shape, net: Network, state: State) -> None:
-    """What is known of some pixels that are to be written: the last layer's values, and what stands beside."""
-    last = len(net.base) - 1
-    channels, column, numbers = net.channels[last], column_of(last, time + lag, shape, net), state.told.shape[1]
-    begun, done = inside(time, first, shape)
-    places, at = shape.slots * shape.batch, first % shape.slots * shape.batch + low
-    features, told = state.features.reshape(-1), state.told.reshape(-1)
-    for pixel in range(low, high):
-        copied(state.memory, column + (at if at < places else at - places) * channels, features, pixel * channels, channels)
-        if begun <= pixel < done:
-            copied(state.beside, spot(pixel, time, first, shape) * numbers, told, pixel * numbers, numbers)
-        else:
-            blanked(told, pixel * numbers, numbers)
-        at += 1
-
-
-@compiled
-def work(time: int, lag: int, first: int, pixels: int, thread: int, shape: Shape, net: Network, gating: Gating, state: State) -> None:
-    """All that there is to do at a thread's pixels of a time. They are neighbours: so what they read is near the thread, too."""
-    share, given, sums = max(shape.least, -(-pixels // shape.threads)), state.given[thread], state.sums[thread]
-    end = min((thread + 1) * share, pixels)
-    for low in range(thread * share, end, shape.at_once):
-        high = min(low + shape.at_once, end)
-        for number in range(len(net.readers)):
-            source, inputs, outputs, begin = net.readers[number, 0], net.readers[number, 8], net.readers[number, 9], net.readers[number, 10]
-            lay_side_by_side(number, time, first, low, high, shape, net, state, given)
-            weights = net.weights[begin : begin + inputs * outputs].reshape(inputs, outputs)
-            read, found = given[: (high - low) * inputs].reshape(high - low, inputs), sums[: (high - low) * outputs].reshape(high - low, outputs)
-            np.dot(read, weights, found)
-            if source >= 0:
-                settle(number, time, first, low, high, shape, net, gating, state, sums)
-            else:
-                copied(sums, 0, state.prediction.reshape(-1), low * outputs, (high - low) * outputs)
-        if time >= 0:
-            tell(time, first, low, high, lag, shape, net, state)
-
-
-@shared
-def advance(time: int, lag: int, shape: Shape, net: Network, gating: Gating, state: State) -> int:
-    """Let all readers work at their pixels of a time: the number of pixels of which something is then known. ``lag`` is that of the last layer."""
-    first, after = rows_at(time, shape)
-    pixels = (after - first) * shape.batch
-    for source in range(len(net.base)):
-        forget(source, time, shape, net, state.memory)
-    if shape.threads == 1:  # without a pool of threads, which would not survive a fork
-        for thread in range(shape.threads):
-            work(time, lag, first, pixels, thread, shape, net, gating, state)
-    else:
-        for thread in numba.prange(shape.threads):
-            work(time, lag, first, pixels, int(thread), shape, net, gating, state)
-    return pixels
-
-
-@compiled
-def lay(time: int, values: Array, shape: Shape, net: Network, state: State) -> None:
-    """Write the image's values (N, K) of a time into memory."""
-    first, after = rows_at(time, shape)
-    channels, column, flat = values.shape[1], column_of(0, time, shape, net), values.reshape(-1)
-    begun, done = inside(time, first, shape)
-    places, at = shape.slots * shape.batch, first % shape.slots * shape.batch
-    for pixel in range((after - first) * shape.batch):
-        here = column + (at if at < places else at - places) * channels
-        if begun <= pixel < done:
-            copied(flat, pixel * channels, state.memory, here, channels)
-        else:
-            blanked(state.memory, here, channels)
-        at += 1
-
-
-@compiled
-def keep(time: int, found: Array, kept: Array, shape: Shape) -> None:
-    """Put what was found (N, k) of the pixels of a time into a map of the whole image (P, B, k)."""
-    first, _ = rows_at(time, shape)
-    numbers, flat, whole = found.shape[1], found.reshape(-1), kept.reshape(-1)
-    begun, done = inside(time, first, shape)
-    for pixel in range(begun, done):
-        copied(flat, pixel * numbers, whole, spot(pixel, time, first, shape) * numbers, numbers)
-
-
-class LastLayer(NamedTuple):
-    """A last layer of whole numbers, ``round((features W + b) steps)``."""
-
-    weights: Array
-    """(C, O)"""
-    bias: Array
-    steps: Array
-    numbers: Array
-    """(N, O), room to work in"""
-
-
-@compiled
-def read(
-    begin: int, end: int, lag: int, shape: Shape, net: Network, gating: Gating, state: State, last: LastLayer, found: Array, prediction: Array
-) -> None:
-    """All pixels of some times, where the image stands beside: what is known of each before it is written."""
-    for time in range(begin, end):
-        count = advance(time, lag, shape, net, gating, state)
-        if time >= 0 and count:
-            np.dot(state.features[:count], last.weights, last.numbers[:count])
-            for pixel in range(count):
-                for k in range(len(last.bias)):
-                    last.numbers[pixel, k] = np.rint((last.numbers[pixel, k] + last.bias[k]) * last.steps[k])
-            lay(time, state.told, shape, net, state)
-            keep(time, last.numbers, found, shape)
-            keep(time, state.prediction, prediction, shape)

@@ -20,7 +20,7 @@ def inverse(value: Array, sums: Array, weights: Array, last: Array, scaled: bool
     batch, dims = value.shape
     hidden, told = last[dims], (2 if scaled else 1) * dims
     layers = (sums.shape[1] - told) // hidden
-    elements, flat, known = np.empty_like(value), sums.reshape(-1), np.zeros(hidden + 4, value.dtype)
+    elements, flat, known = np.empty_like(value), sums.reshape(-1), np.empty(hidden + 1, value.dtype)
     for d in range(dims):
         for b in range(batch):
             ends = b * sums.shape[1] + layers * hidden

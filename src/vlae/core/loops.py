@@ -1,4 +1,4 @@
-"""The work of the wavefront on a CPU, in compiled loops (``compiled``): a layout as arrays, and the memory that the loops work in.
+"""The work of the wavefront on a CPU, in compiled loops (``step``): a layout as arrays, and the memory that the loops work in.
 
 B batch, K channels of the image, k numbers kept of a pixel, M channels of the code map, N pixels (rows under way times B), P pixels of the
 image, U numbers beside a pixel.
@@ -16,18 +16,18 @@ from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from vlae.core import compiled, painting
+from vlae.core import painting, step
 from vlae.core.causal import Gate, Seen
-from vlae.core.compiled import Array, Gating, LastLayer, Network, Shape, State
+from vlae.core.compiled import Array
 from vlae.core.decoder import Decoder, Drawing
 from vlae.core.distributions import LogisticHead
 from vlae.core.layout import Layout
 from vlae.core.painting import Painter
+from vlae.core.step import Gating, LastLayer, Network, Shape, State
 from vlae.core.wavefront import Reading
 
 LEAST, AT_ONCE = 8, 64
 """So many pixels at once: products pay, and what a layer of common width reads and adds up for them stays in the cache."""
-
 
 WITHOUT_A_STOP = 64
 """So many times in one go."""
@@ -68,7 +68,7 @@ class Loops:
 
     def advance(self, time: int) -> tuple[Seen, Float[Tensor, "N U 1 1"]]:
         """Let all layers work at their pixels of a time: what is then known of those to be written, and what is beside them."""
-        n = compiled.advance(time, self.lag, self.shape, self.net, self.gating, self.state)
+        n = step.advance(time, self.lag, self.shape, self.net, self.gating, self.state)
         return Seen(self.features[:n], None if self.prediction is None else self.prediction[:n]), self.told[:n]
 
     def lay(self, time: int, found: Float[Tensor, "N k 1 1"], values: Float[Tensor, "N K 1 1"]) -> None:
@@ -76,8 +76,8 @@ class Loops:
         values, found = (some.reshape(len(some), -1).contiguous() for some in (values, found))
         if self.found is None:
             self.found = self._room(found.shape[1])
-        compiled.lay(time, values.numpy(), self.shape, self.net, self.state)
-        compiled.keep(time, found.numpy(), self.found, self.shape)
+        step.lay(time, values.numpy(), self.shape, self.net, self.state)
+        step.keep(time, found.numpy(), self.found, self.shape)
 
     def whole(self, write: object) -> Float[Tensor, "P B k"] | None:
         """All that is found, where the loops know by themselves what to write: pixels of a decoder of real numbers, or those that stand beside."""
@@ -97,7 +97,7 @@ class Loops:
         last = LastLayer(weights, bias, steps, np.empty((len(self.state.features), len(bias)), bias.dtype))
         found, prediction = self._room(len(reading.bias)), self._room(self.state.prediction.shape[1])
         for begin, end in self._stretches():
-            compiled.read(begin, end, self.lag, self.shape, self.net, self.gating, self.state, last, found, prediction)
+            step.read(begin, end, self.lag, self.shape, self.net, self.gating, self.state, last, found, prediction)
         return torch.cat([torch.from_numpy(found), torch.from_numpy(prediction)], dim=2)
 
     def _room(self, numbers: int) -> Array:

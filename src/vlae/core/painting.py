@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from vlae.core.compiled import Array, Gating, Network, Shape, State, advance, compiled, keep, lay, shared
+from vlae.core.compiled import Array, compiled, shared
+from vlae.core.step import Gating, Network, Shape, State, advance, keep, lay
 
 TOGETHER = 64
 """Several threads draw so many pixels."""
@@ -29,7 +30,7 @@ class Painter(NamedTuple):
     colours: int
     components: int
     grey: bool
-    """whether the network sees the luminance alone"""
+    """whether the network sees the luminance of three colours alone"""
     given: bool
     """whether beside the uniforms it stands if a pixel is known, and its colours"""
     numbers: Array
@@ -46,10 +47,10 @@ def paint(count: int, threads: int, painter: Painter, state: State) -> None:
     np.dot(state.features[:count], painter.weights, painter.numbers[:count])
     if threads == 1 or count < TOGETHER:
         for pixel in range(count):
-            paint_one(int(pixel), painter, state)
+            paint_one(pixel, painter, state)
     else:
         for pixel in numba.prange(count):
-            paint_one(int(pixel), painter, state)
+            paint_one(int(pixel), painter, state)  # it counts in unsigned numbers, for which all would be compiled again
 
 
 @compiled
@@ -109,9 +110,8 @@ def chosen(numbers: Array, bias: Array, components: int, uniform: float) -> int:
 def show(pixel: int, painter: Painter, colours: Array) -> None:
     """What the network sees of a pixel: its colours as numbers from -1 to 1, or their luminance."""
     step, values = 2 / (painter.levels - 1), painter.values[pixel]
-    if painter.grey and painter.colours == 3:
-        grey = 0.299 * (colours[0] * step - 1) + 0.587 * (colours[1] * step - 1) + 0.114 * (colours[2] * step - 1)
-        values[0] = grey
+    if painter.grey:
+        values[0] = 0.299 * (colours[0] * step - 1) + 0.587 * (colours[1] * step - 1) + 0.114 * (colours[2] * step - 1)
         return
     for c in range(painter.colours):
         values[c] = colours[c] * step - 1
