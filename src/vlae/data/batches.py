@@ -12,14 +12,14 @@ from vlae.data.read import Pixels
 Indices = npt.NDArray[np.int64]
 
 
-def crops(images: ImageSet, indices: Indices, size: int, rng: np.random.Generator) -> Pixels:
-    """Cut one square of ``size`` pixels at a random place out of each chosen image: (n, c, size, size).
+def crops(images: ImageSet, indices: Indices, size: int, rng: np.random.Generator, step: int = 1) -> Pixels:
+    """Cut one square of ``size`` pixels at a random place, a multiple of ``step``, out of each chosen image: (n, c, size, size).
 
     No image may have a side shorter than ``size`` (``DataSettings.minimum`` sees to it).
     """
     room = images.sizes[indices] - size
     assert (room >= 0).all(), "an image is smaller than the crops: set DataSettings.minimum to their size"
-    corners = rng.integers(0, room, endpoint=True).tolist()
+    corners = (step * rng.integers(0, room // step, endpoint=True)).tolist()
     out = _empty(images, len(indices), size, size)
     for crop, i, (top, left) in zip(out, indices, corners, strict=True):
         crop[...] = images.pixels(i)[top : top + size, left : left + size].transpose(2, 0, 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlae.core.vlae import VLAE
 from vlae.data import batches as data
 from vlae.data.imageset import ImageSet
-from vlae.engine.settings import Settings
+from vlae.engine.settings import Settings, Train
 from vlae.errors import DataError, SettingError
 
 # Streams of random numbers that must not meet.
@@ -85,7 +85,7 @@ class Batches:
         seed, size = train.seed, train.batch
         chosen = np.array([self._image(step * size + k) for k in range(size)])
         if train.crop:
-            pixels = data.crops(self.images, chosen, train.crop, random(seed, CROPS, step))
+            pixels = crops(self.images, chosen, train, step)
         else:
             pixels = data.stack(self.images, chosen)
         if train.shift or train.mirror:
@@ -108,6 +108,12 @@ class Batches:
         if self._order[0] != epoch:
             self._order = (epoch, random(self.settings.train.seed, ORDER, epoch).permutation(self.training))
         return int(self._order[1][place])
+
+
+def crops(images: ImageSet, numbers: np.ndarray, train: Train, number: int) -> np.ndarray:
+    """A crop of each of some images, as the settings want them, at the places of use ``number``."""
+    assert train.crop
+    return data.crops(images, numbers, train.crop, random(train.seed, CROPS, number), train.crop_step or 1)
 
 
 def check_batch(settings: Settings, training: int) -> None:

@@ -10,8 +10,7 @@ from vlae.archive.codec import Codec
 from vlae.archive.coder import encode
 from vlae.archive.twin import twin
 from vlae.core.vlae import VLAE
-from vlae.data import batches as data
-from vlae.engine.batches import CROPS, as_levels, random
+from vlae.engine.batches import as_levels, crops
 from vlae.engine.build import decoder_plan
 from vlae.engine.measure import load
 from vlae.engine.run import Run
@@ -68,5 +67,5 @@ def _examples(run: Run) -> Tensor:
     side = train.crop**2 if train.crop else max(images.shape(int(n))[0] * images.shape(int(n))[1] for n in numbers)
     numbers = numbers[:: max(1, len(numbers) * side // PIXELS)]
     if train.crop:
-        return as_levels(data.crops(images, numbers, train.crop, random(train.seed, CROPS, 2**34)))
+        return as_levels(crops(images, numbers, train, 2**34))
     return load(images, numbers, train.seed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from vlae.core.vlae import VLAE, Terms
 from vlae.data import batches as data
 from vlae.data.imageset import ImageSet
-from vlae.engine.batches import CODE, CROPS, DYNAMIC, as_levels, normal, random, uniform
+from vlae.engine.batches import CODE, DYNAMIC, as_levels, crops, normal, random, uniform
 from vlae.engine.settings import Settings
 from vlae.errors import DataError
 
@@ -63,7 +63,7 @@ def validation_elbo(model: VLAE, images: ImageSet, settings: Settings) -> float:
     for first in range(0, len(chosen), each):
         numbers = chosen[first : first + each]
         if train.crop:
-            x = as_levels(data.crops(images, numbers, train.crop, random(train.seed, CROPS, 2**32 + first)))
+            x = as_levels(crops(images, numbers, train, 2**32 + first))
         else:
             x = load(images, numbers, train.seed)
         x = x.to(like.device, like.dtype)

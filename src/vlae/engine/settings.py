@@ -91,6 +91,9 @@ class Train(_Group):
     steps: PositiveInt = Field(4000, description="Updates of the weights.")
     batch: PositiveInt = Field(32, description="Images (or crops) of an update, over all processes.")
     crop: PositiveInt | None = Field(None, description="Side of the square crops that a grid code trains on.")
+    crop_step: PositiveInt | None = Field(
+        None, description="Crops begin at multiples of so many pixels: what repeats in every image, as scaling or JPEG left it, is then learned."
+    )
     shift: NonNegativeInt = Field(0, description="Move each image of a batch by up to so many pixels, at random: where images are few.")
     mirror: bool = Field(False, description="Mirror each image of a batch left and right at random: where both sides are as likely.")
     optimizer: Literal["adamax", "adam"] = Field("adamax", description="adamax: the paper's. adam: learns faster from few steps.")
@@ -166,7 +169,7 @@ def resolve(settings: Settings, facts: ImageFacts) -> Settings:
     if code == "vector" or (code == "none" and facts.size is not None and max(facts.size) <= _LARGEST_VECTOR):
         train = _filled("train", given["train"], {})
     else:
-        train = _filled("train", given["train"], {"crop": min([64, *(facts.size or ())])})
+        train = _filled("train", given["train"], {"crop": min([64, *(facts.size or ())]), "crop_step": 1})
     resolved = Settings.model_validate(given | {"keep": keep, "model": model, "objective": objective, "train": train})
     _agree(resolved, facts)
     return resolved
@@ -261,7 +264,7 @@ def _objective_defaults(objective: Objective, keep: Mapping[str, Any]) -> dict[s
 
 def _filled(group: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The given settings over the defaults; one that is given but has no default here would have no effect."""
-    always = {"keep": {"preset", "code"}, "model": {"size"}, "objective": {"warmup"}, "train": set(Train.model_fields) - {"crop"}}[group]
+    always = {"keep": {"preset", "code"}, "model": {"size"}, "objective": {"warmup"}, "train": set(Train.model_fields) - {"crop", "crop_step"}}[group]
     for name in given:
         if name not in defaults and name not in always:
             raise SettingError(
