@@ -11,12 +11,9 @@ from vlae.archive.mixture import (
     SCALE_STEP,
     SCALES,
     WEIGHT_BITS,
-    Halving,
-    HalvingInLoops,
     WholeBits,
     WholeHead,
     WholeLogistics,
-    halving,
     whole_weights,
 )
 from vlae.archive.tables import elu, exp, sigmoid, table
@@ -61,24 +58,6 @@ def test_colours_follow_one_another_as_in_the_float_mixture(colours):
     x = real.sample(torch.rand(1, head.uniforms, 30, 40, dtype=torch.float64))
     assert (real.log_prob(x) - ours.log_prob(x)).mean().abs() < 2e-3 * colours
     assert real.log_prob(x).std() > 0.5
-
-
-@pytest.mark.parametrize("levels", [2, 5, 256, 65536])
-@pytest.mark.parametrize("shared", [False, True])
-def test_compiled_loops_halve_as_tensors_do(levels, shared):
-    """To the last bit, though each image has its own mixture or all have one."""
-    images, pixels = 3, 40
-    logits, means = (torch.randint(-high, high, (1 if shared else images, 4, 1, pixels)) for high in (400, 20 * levels))
-    mixture = WholeLogistics(levels, whole_weights(logits), means, torch.randint(0, len(SCALES), means.shape))
-    like = torch.zeros(images, 1, pixels, dtype=torch.long)
-    one, other = Halving(mixture, like), halving(mixture, like)
-    assert type(other) is HalvingInLoops
-    for a, b in zip(one.middles(), other.middles(), strict=True):
-        assert torch.equal(a.expand_as(b), b) and torch.equal(one.upper(), other.upper())
-        upper = (torch.rand(like.shape) + one.upper()) / 2 > 0.5
-        one.take(upper)
-        other.take(upper)
-    assert torch.equal(one.low, other.low)
 
 
 def test_samples_lie_where_their_uniforms_fall():

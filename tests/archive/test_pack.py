@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlae.archive import coder
 from vlae.archive import pack as module
 from vlae.archive.coder import Decoded, decode
 from vlae.archive.pack import Plain, pack, unpack
@@ -160,7 +161,7 @@ def test_a_stream_that_does_not_give_the_image_back_is_never_used(monkeypatch):
         return Decoded(code, x)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "decode", wrong)
+        patched.setattr(coder, "decode", wrong)
         found = packed("grey", some)
         assert [p.stored.encoding for p in packed("grey", some, check=False)] == ["vlae"] * 3, "unless nobody looks"
     assert [p.stored.encoding == "vlae" for p in found] == [False, True, True]

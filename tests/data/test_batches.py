@@ -60,6 +60,14 @@ def test_crops_reach_every_place_evenly():
     assert np.abs(counts - 1000).max() < 6 * np.sqrt(1000)
 
 
+def test_crops_begin_at_multiples_and_reach_all_of_them_evenly():
+    images = image_set([ramp(16, 14, 1, 0)])
+    corners = crops(images, np.zeros(6000, int), 5, np.random.default_rng(0), step=4)[:, 0, 0, 0]
+    places, counts = np.unique(corners, return_counts=True)
+    assert places.tolist() == [64 * i + j for i in (0, 4, 8) for j in (0, 4, 8)]
+    assert np.abs(counts - 6000 / 9).max() < 6 * np.sqrt(6000 / 9)
+
+
 def test_the_same_generator_cuts_the_same_crops():
     images = image_set([ramp(20, 20, 1, number) for number in range(3)])
     first, second = (crops(images, np.arange(3), 4, np.random.default_rng(5)) for _ in range(2))

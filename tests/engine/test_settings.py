@@ -58,6 +58,7 @@ def test_resolving_twice_is_resolving_once_also_through_a_file(facts: ImageFacts
         (SMALL, "keep.channels=3"),
         (SMALL, "keep.stride=8"),
         (SMALL, "train.crop=16"),
+        (SMALL, "train.crop_step=4"),
         (LARGE, "keep.dims=3"),
         (LARGE, "model.hidden=3"),
         (BINARY, "model.components=3"),

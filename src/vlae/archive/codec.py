@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
@@ -21,6 +23,8 @@ from vlae.core.plan import DecoderPlan
 from vlae.data.form import Form
 from vlae.errors import ArchiveError
 
+Words = npt.NDArray[np.uint32]
+"""what a range coder writes"""
 FORMAT = 1
 _LARGEST_SIZE, _LARGEST_COUNT, _LARGEST_SEEN, _FINEST = 8192, 64, 2**18, 30
 _PLAN = TypeAdapter(DecoderPlan)

@@ -1,9 +1,6 @@
 """Images as words: the code first, then every pixel with the twin's frequencies, in wavefront order, whole diagonals in one call.
 
-A level is told by halves: whether it lies in the upper half of the levels that are left, then again, down to one. Each answer has its
-share of the frequencies, and a range coder writes it in as many bits as it is surprising.
-
-B batch, N pixels of each image that are coded at once, C colours, D channels of the code, H and W height and width.
+B batch, C colours, D channels of the code, H and W height and width, N pixels of each image that are coded at once, P pixels of each image.
 """
 
 import math
@@ -12,21 +9,21 @@ from typing import Any, NamedTuple, cast
 
 import constriction
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vlae.archive.codec import Codec
-from vlae.archive.mixture import Shares, WholeDistribution, halving
+from vlae.archive.chances import Asked, Pixels, logistics
+from vlae.archive.codec import Codec, Words
+from vlae.archive.mixture import WholeBitHead, WholeHead
 from vlae.archive.twin import Twin, exact_sums
 from vlae.core.causal import Seen
+from vlae.core.compiled import Array
 from vlae.core.schedule import schedule
 from vlae.core.wavefront import Wavefront
 
 _ANSWER = constriction.stream.model.Bernoulli(perfect=False)
 
-Words = npt.NDArray[np.uint32]
 Index = Int64[Tensor, "B D ..."] | None
 """the codes' indices; None for a decoder without a code"""
 
@@ -53,26 +50,29 @@ def encode(codec: Codec, index: Index, x: Float[Tensor, "B C H W"]) -> list[Enco
     code_bits = [0.0] * len(x)
     if index is not None and codec.codebook is not None:
         levels = codec.codebook.levels(index)
-        answers = list(_answers(codec.codebook.shares(levels.shape[2]), levels))
-        code_bits = _write(encoders, answers, [torch.arange(levels[0].numel())])
-    colours, told = x.long().unbind(1), codec.twin.along(_whole(codec, index), x)
+        asked = logistics(codec.codebook.shares(levels.shape[2]), len(x))
+        code_bits = _write(encoders, list(_answers(asked, levels.flatten(1).numpy())), [torch.arange(levels[0].numel())])
+    colours, told = x.flatten(2).long().transpose(0, 1).contiguous().numpy(), _pixels(codec.twin, *codec.twin.along(_whole(codec, index), x))
     answers = [answer for c, level in enumerate(colours) for answer in _answers(told.colour(c, colours[:c]), level)]
     pixel_bits = _write(encoders, answers, _diagonals(codec.twin, *x.shape[2:]))
     return [Encoded(e.get_compressed(), *bits) for e, *bits in zip(encoders, code_bits, pixel_bits, strict=True)]
 
 
-def _answers(shares: Shares, level: Int64[Tensor, "B H W"]) -> Iterator[tuple[Float[Tensor, "B N"], Int64[Tensor, "B N"]]]:
-    """For each halving the chance of the upper half, and whether the level lies there."""
-    left = halving(shares, level)
-    for middle in left.middles():
-        upper = level >= middle
-        yield left.upper().expand_as(upper).flatten(1).clone(), upper.flatten(1)
-        left.take(upper)
+def _pixels(twin: Twin, numbers: Float[Tensor, "B P O"], prediction: Float[Tensor, "B P C"] | None) -> Pixels:
+    return Pixels(cast(WholeHead | WholeBitHead, twin.head), numbers, prediction)
 
 
-def _write(encoders: list[Any], answers: list[tuple[Tensor, Tensor]], together: list[Int64[Tensor, " n"]]) -> list[float]:
+def _answers(asked: Asked, levels: Array) -> Iterator[tuple[Array, Array]]:
+    """The chance of each answer, and whether the level (B, P) is in the upper half."""
+    for middle, chance in asked.questions():
+        upper = levels >= middle
+        yield chance.copy(), upper
+        asked.take(upper)
+
+
+def _write(encoders: list[Any], answers: list[tuple[Array, Array]], together: list[Int64[Tensor, " n"]]) -> list[float]:
     """Write the answers of all images; of what is coded ``together`` all first answers come first, then all second ones. Tells the bits."""
-    chances, upper = (torch.stack(values, dim=1).flatten(1).numpy() for values in zip(*answers, strict=True))
+    chances, upper = (np.stack(values, axis=1).reshape(len(encoders), -1) for values in zip(*answers, strict=True))
     starts = torch.arange(len(answers)).mul(answers[0][0].shape[1]).unsqueeze(1)
     order = torch.cat([(starts + some).flatten() for some in together]).numpy()
     for encoder, chance, answer in zip(encoders, chances, upper, strict=True):
@@ -98,28 +98,24 @@ def decode(codec: Codec, words: list[Words], size: tuple[int, int]) -> Decoded:
     twin, z, batch = codec.twin, _whole(codec, index), len(words)
     if not twin.window.layers:  # no pixel waits for another
         blank = torch.zeros(batch, twin.head.colours, *size, dtype=twin.dtype)
-        return Decoded(index, _read_pixels(readers, cast(WholeDistribution, twin(z, blank)), blank[:, 0].long()).to(twin.dtype))
-    inside = torch.ones(batch, 1, *size, dtype=twin.dtype)
-    front, out = Wavefront(twin.net, twin.spread(z, size), inside), twin.out.pointwise()
+        return Decoded(index, _read_pixels(readers, _pixels(twin, *twin.along(z, blank))).view_as(blank).to(twin.dtype))
+    front, out = Wavefront(twin.net, twin.spread(z, size), torch.ones(batch, 1, *size, dtype=twin.dtype)), twin.out.pointwise()
 
-    def write(seen: Seen, inside: Tensor) -> tuple[Tensor, Tensor]:
-        rows = inside.view(-1, batch)[:, 0].nonzero()[:, 0]
-        if not len(rows):
-            return (blank := inside.new_zeros(len(inside), twin.head.colours, 1, 1)), twin.image(blank)
-        order = (rows * batch + torch.arange(batch).unsqueeze(1)).flatten()
-        prediction = None if seen.prediction is None else _in_a_row(seen.prediction.index_select(0, order))
-        told = cast(WholeDistribution, twin.head(_in_a_row(out(seen.features.index_select(0, order))), prediction))
-        levels = _read_pixels(readers, told, torch.zeros(1, 1, len(order), dtype=torch.long))
+    def write(seen: Seen, inside: Float[Tensor, "N 1 1 1"]) -> tuple[Tensor, Tensor]:
         pixels = inside.new_zeros(len(inside), twin.head.colours, 1, 1)
-        pixels[:, :, 0, 0].index_copy_(0, order, levels[0, :, 0].t().to(twin.dtype))
+        if len(rows := inside.view(-1, batch)[:, 0].nonzero()[:, 0]):
+            here = slice(int(rows[0]) * batch, (int(rows[-1]) + 1) * batch)
+            prediction = None if seen.prediction is None else _by_image(seen.prediction[here], batch)
+            levels = _read_pixels(readers, _pixels(twin, _by_image(out(seen.features[here]), batch), prediction))
+            pixels[here, :, 0, 0] = levels.permute(2, 0, 1).flatten(0, 1).to(twin.dtype)
         return pixels, twin.image(pixels)
 
     return Decoded(index, front.run(write))
 
 
-def _in_a_row(pixels: Float[Tensor, "N C 1 1"]) -> Float[Tensor, "1 C 1 N"]:
-    """Many images of one pixel as one image of many: what is done to all pixels is faster so."""
-    return pixels.flatten(1).t().contiguous()[None, :, None]
+def _by_image(pixels: Float[Tensor, "N K 1 1"], batch: int) -> Float[Tensor, "B n K"]:
+    """Row after row of all images as the pixels of each."""
+    return pixels.view(-1, batch, pixels.shape[1]).transpose(0, 1)
 
 
 def _read_index(codec: Codec, readers: list[Any], size: tuple[int, int]) -> Index:
@@ -127,26 +123,21 @@ def _read_index(codec: Codec, readers: list[Any], size: tuple[int, int]) -> Inde
     if codec.codebook is None:
         return None
     shape = codec.code_shape(size)
-    like = torch.zeros(len(readers), shape[0], math.prod(shape[1:]), dtype=torch.long)
-    level = _read(readers, codec.codebook.shares(like.shape[2]), like)
-    return codec.codebook.of_levels(level).view(len(readers), *shape)
+    levels = _read(readers, logistics(codec.codebook.shares(math.prod(shape[1:])), len(readers)))
+    return codec.codebook.of_levels(torch.from_numpy(levels)).view(len(readers), *shape)
 
 
-def _read_pixels(readers: list[Any], told: WholeDistribution, like: Int64[Tensor, "N H W"]) -> Int64[Tensor, "N C H W"]:
-    """Pixels that are the images' in turn: first all of the first one."""
-    levels: list[Tensor] = []
-    for c in range(told.colours):
-        levels.append(_read(readers, told.colour(c, levels), like))
-    return torch.stack(levels, dim=1)
+def _read_pixels(readers: list[Any], told: Pixels) -> Int64[Tensor, "B C P"]:
+    levels = np.empty((told.head.colours, len(readers), told.numbers.shape[1]), np.int64)
+    for c in range(len(levels)):
+        levels[c] = _read(readers, told.colour(c, levels[:c]))
+    return torch.from_numpy(levels).transpose(0, 1)
 
 
-def _read(readers: list[Any], shares: Shares, like: Int64[Tensor, "N H W"]) -> Int64[Tensor, "N H W"]:
-    left = halving(shares, like)
-    for _ in left.middles():
-        chances = left.upper().expand_as(like).reshape(len(readers), -1).numpy()
-        answers = [reader.decode(_ANSWER, some) for reader, some in zip(readers, chances, strict=True)]
-        left.take(torch.from_numpy(np.concatenate(answers)).view_as(like) > 0)
-    return left.low
+def _read(readers: list[Any], asked: Asked) -> Array:
+    for _, chances in asked.questions():
+        asked.take(np.stack([reader.decode(_ANSWER, some) for reader, some in zip(readers, chances, strict=True)]))
+    return asked.low
 
 
 def _whole(codec: Codec, index: Index) -> Tensor | None:

@@ -69,7 +69,7 @@ class WholeLogistics(Shares):
 
     def between_each(self, x: Int64[Tensor, "B H W"]) -> Int64[Tensor, "B K H W"]:
         """The mass of each component below ``x``, of ``2^24``."""
-        slope, offset = self._line
+        slope, offset = self.line
         exact, masses = torch.addcmul(offset, x.unsqueeze(1), slope), logistic().to(x.device)
         place = (exact >> INVERSE_BITS).clamp_(0, 2 * REACH * FINE)
         below = torch.take(masses, place)
@@ -80,7 +80,7 @@ class WholeLogistics(Shares):
         return below + (rise * (exact & (2**INVERSE_BITS - 1)) >> INVERSE_BITS)
 
     @cached_property
-    def _line(self) -> tuple[Int64[Tensor, "B K H W"], Int64[Tensor, "B K H W"]]:
+    def line(self) -> tuple[Int64[Tensor, "B K H W"], Int64[Tensor, "B K H W"]]:
         """The place of a level in the logistic's table, times ``2^20``, as a straight line: its slope and its offset."""
         inverse = torch.take(inverse_scales().to(self.scales.device), self.scales)
         return MEAN_STEP * inverse, (REACH * FINE << INVERSE_BITS) - (self.means + MEAN_STEP // 2) * inverse
@@ -127,40 +127,6 @@ class Halving:
         self.below_high = torch.where(upper, self.below_high, self.below_middle)
 
 
-class HalvingInLoops(Halving):
-    """The same on a CPU, compiled."""
-
-    shares: WholeLogistics
-
-    def __init__(self, shares: WholeLogistics, like: Int64[Tensor, "B H W"]) -> None:
-        from vlae.archive import loops  # the compiler takes a while to load, and not every command codes
-
-        super().__init__(shares, like.contiguous())
-        self.loops, self.middle = loops, torch.empty_like(self.low)
-        self.share, self.below_middle = torch.empty_like(self.below_low), torch.empty_like(self.below_low)
-        weights, slope, offset = (part.flatten(2).contiguous().numpy() for part in (shares.weights.expand_as(shares.scales), *shares._line))
-        masses, finer = logistic().numpy(), shares.levels > FINE
-        self.mixtures = loops.Mixtures(weights, slope, offset, masses, shares.levels, INVERSE_BITS, WEIGHT_BITS, finer)
-        state = (self.low, self.middle, self.below_low, self.below_middle, self.below_high, self.share)
-        self.left = loops.Left._make(some.view(len(some), -1).numpy() for some in state)
-
-    def middles(self) -> Iterator[Int64[Tensor, "B H W"]]:
-        for bit in reversed(range((self.shares.levels - 1).bit_length())):
-            self.loops.halve(2**bit, RAREST, self.mixtures, self.left)
-            yield self.middle
-
-    def upper(self) -> Float[Tensor, "B H W"]:
-        return self.share
-
-    def take(self, upper: Bool[Tensor, "B H W"]) -> None:
-        self.loops.take(upper.reshape(self.left.low.shape).contiguous().numpy(), self.left)
-
-
-def halving(shares: Shares, like: Int64[Tensor, "B H W"]) -> Halving:
-    """The levels of some pixels, none of them ruled out yet."""
-    return HalvingInLoops(shares, like) if isinstance(shares, WholeLogistics) and like.device.type == "cpu" else Halving(shares, like)
-
-
 class WholeDistribution(ABC):
     """The distribution of pixels in whole numbers, colour after colour."""
 
@@ -188,7 +154,7 @@ class WholeDistribution(ABC):
         for c, chance in enumerate(uniforms[:, -self.colours :].double().unbind(1)):
             shares = self.colour(c, levels)
             wanted = (chance * shares.total).long()
-            left = halving(shares, wanted)
+            left = Halving(shares, wanted)
             for _ in left.middles():
                 left.take(wanted >= left.below_middle)
             levels.append(left.low)
@@ -252,9 +218,14 @@ def inverse_scales() -> Int64[Tensor, " n"]:
     return table(exp, -last, -first, SCALE_STEP, FINE * 2**INVERSE_BITS // MEAN_STEP).flip(0)
 
 
+def weight_shares() -> Int64[Tensor, " n"]:
+    """``exp``, times ``2^15``, of a logit's steps below the largest, from 16 nats below it."""
+    return table(exp, -16 * WEIGHT_STEP, 0, WEIGHT_STEP, 2**WEIGHT_BITS)
+
+
 def whole_weights(logits: Int64[Tensor, "B K H W"]) -> Int64[Tensor, "B K H W"]:
     """Weights that add up to at most ``2^15``, from logits in steps of a sixteenth of a nat."""
-    shares = table(exp, -16 * WEIGHT_STEP, 0, WEIGHT_STEP, 2**WEIGHT_BITS).to(logits.device)
+    shares = weight_shares().to(logits.device)
     behind = (logits - logits.amax(1, keepdim=True)).clamp(min=-16 * WEIGHT_STEP)
     share = shares[behind + 16 * WEIGHT_STEP]
     return (share << WEIGHT_BITS) // share.sum(1, keepdim=True)

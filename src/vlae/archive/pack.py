@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlae.archive.codec import Codec
-from vlae.archive.coder import Words, decode, encode
+from vlae.archive.codec import Codec, Words
 from vlae.data.exact import png
 from vlae.data.form import Form, convert
 from vlae.data.read import Pixels
@@ -107,6 +106,8 @@ def unpack(codec: Codec, images: Sequence[Stored]) -> list[Pixels]:
     Raises:
         ValueError: a stream does not fit its image: which can only be where it is damaged.
     """
+    from vlae.archive.coder import decode  # the compiler of its loops takes a while to load, and not every command codes
+
     model = codec.form
     found = [_blank(image, model) for image in images]
     words: dict[_Tile, Words] = {}
@@ -153,6 +154,8 @@ def _batches(tiles: Sequence[_Tile]) -> Iterator[list[_Tile]]:
 
 @torch.no_grad()
 def _coded(codec: Codec, encoder: Encoder | None, x: Float[Tensor, "B C H W"], check: bool) -> list[_Piece | None]:
+    from vlae.archive.coder import decode, encode
+
     index = codec.codebook.index(encoder(x)) if codec.codebook and encoder else None
     levels = x.to(codec.twin.dtype)
     each = max(1, ENCODED_AT_ONCE // (x.shape[2] * x.shape[3]))
