@@ -12,7 +12,7 @@ COMPILED = {"numba", "numpy"}
 """What is compiled is written for NumPy's arrays; so is what calls it."""
 THREADS = {"scipy.linalg.cython_blas", "threading", "threadpoolctl"}
 """The loops' threads share the pixels, each with products of its own."""
-KEPT = {"hashlib", "pathlib", "tempfile"}
+KEPT = {"hashlib", "logging", "pathlib", "tempfile"}
 """Only what was compiled is kept in files."""
 ALSO = {name: COMPILED for name in ("elements", "flows", "painting", "step")} | {"loops": COMPILED | THREADS, "compiled": COMPILED | KEPT}
 """The core knows no files, no clock, no printing and no process: of the standard library it takes what is pure."""

@@ -101,7 +101,8 @@ class Pixels:
         images, pixels, _ = self.numbers.shape
         if isinstance(self.head, WholeBitHead):
             return Bits(WholeBits(self.numbers.long()[..., 0]))
-        rules, given = rules_of(self.head), (self.numbers.numpy(), self.prediction.numpy())
+        rules = _rules(self.head.levels, self.head.colours, self.head.prediction_shift)
+        given = self.numbers.numpy(), self.prediction.numpy()
         found = loops.Mixtures(*np.empty((3, images, pixels, self.head.components), np.int64))
         if self.before is None:
             loops.mix(*given, rules, found)
@@ -116,11 +117,6 @@ def logistics(shares: WholeLogistics, images: int) -> Asked:
     parts = (part.flatten(2).transpose(1, 2).contiguous().numpy() for part in (shares.weights, *shares.line))
     mixtures = loops.Mixtures(*parts)
     return Halves(_rules(shares.levels, 1, 0), mixtures, (images, mixtures.weights.shape[1]))
-
-
-def rules_of(head: WholeHead) -> loops.Rules:
-    """The rules of a head's mixtures."""
-    return _rules(head.levels, head.colours, head.prediction_shift)
 
 
 @cache

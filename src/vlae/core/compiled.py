@@ -1,6 +1,7 @@
 """How functions are compiled for the processor that they run on (Numba), when they are first called; and what they have in common."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,14 +40,22 @@ class _Kept(FunctionCache):
     """What was compiled, on disk: what cannot be read is compiled again, and what cannot be written is not kept."""
 
     def load_overload(self, *given: Any) -> Any:
-        try:
-            return super().load_overload(*given)
-        except Exception:  # damaged files raise whatever they like
-            return None
+        found = None
+        with suppress(Exception):  # damaged files raise whatever they like
+            found = super().load_overload(*given)
+        if found is None:
+            _tell_of_compiling()
+        return found
 
     def save_overload(self, *given: Any) -> None:
         with suppress(Exception):  # a full disk is no reason not to draw
             super().save_overload(*given)
+
+
+@cache
+def _tell_of_compiling() -> None:
+    """Say, once, why the first image takes so long."""
+    logging.getLogger("vlae").warning("Compiling for this processor: some twenty seconds, the first time only")
 
 
 @cache
