@@ -14,7 +14,7 @@ THREADS = {"scipy.linalg.cython_blas", "threading", "threadpoolctl"}
 """The loops' threads share the pixels, each with products of its own."""
 KEPT = {"hashlib", "logging", "pathlib", "tempfile"}
 """Only what was compiled is kept in files."""
-ALSO = {name: COMPILED for name in ("elements", "flows", "painting", "step")} | {"loops": COMPILED | THREADS, "compiled": COMPILED | KEPT}
+ALSO = {name: COMPILED for name in ("elements", "flows", "fused", "loops", "painting", "step")} | {"compiled": COMPILED | KEPT | THREADS}
 """The core knows no files, no clock, no printing and no process: of the standard library it takes what is pure."""
 PURE = {"collections.abc", "contextlib", "dataclasses", "functools", "inspect", "itertools", "math", "re", "typing"}
 

@@ -4,8 +4,8 @@ B batch, C width, H and W height and width, K channels of the image, M channels 
 """
 
 from collections.abc import Sequence
-from functools import reduce
-from typing import Any, Literal, NamedTuple
+from functools import cache, reduce
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -70,22 +70,35 @@ class CausalNet(nn.Module):
     def _reads_context(self, layer: Layer) -> bool:
         return any(self._is_context(r.source) for r in layer.reads)
 
+    def matrix(self, number: int, coded: bool) -> tuple[Float[Tensor, "n D"], Float[Tensor, " D"]]:
+        """All weights of learned layer ``number`` (from 0), tap by tap, then those of the code where it is told, for each of its sums; the biases."""
+        told = coded and str(number) in self.conditions
+        convs = [*self.convs[number], *([cast(Conv, self.conditions[str(number)])] if told else [])]
+        weights = [conv.weight().flatten(2).permute(2, 1, 0).flatten(0, 1) for conv in convs]
+        return torch.cat(weights), torch.stack([conv.b for conv in convs]).sum(0)
+
     def condition(self, number: int, code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B D H W"] | None:
         """What the code map adds to layer ``number`` (from 0) before its gate; None where it adds nothing."""
         return self.conditions[str(number)](code) if code is not None and str(number) in self.conditions else None
 
     def forward(self, image: Float[Tensor, "B K H W"], code: Float[Tensor, "B M H W"] | None = None) -> Seen:
         """What is known about every pixel: it depends on the window before the pixel, and on the code map."""
-        values = self.contexts(image)
+        if not self.layers:
+            assert code is not None, "a decoder that sees nothing needs a code"
+            return Seen(code, None)
+        values, fused = self.contexts(image), _fused()
+        features = fused.features(self, values, code) if fused.fits(self, image) else self.convolved(values, code)
+        return Seen(features, self.predict(values))
+
+    def convolved(self, contexts: list[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B C H W"]:
+        """The values of the last layer, each layer by convolutions, for what the loops of ``fused`` cannot do."""
+        values = list(contexts)
         for number, layer in list(enumerate(self.layers))[len(values) - 1 :]:
             parts = [lowered(conv(values[read.source])) for read, conv in zip(layer.reads, self.convs[number], strict=True)]
             residual = None if layer.residual is None else values[layer.residual]
             total = reduce(torch.add, [*parts, *([] if (told := self.condition(number, code)) is None else [told])])
             values.append(self.gate(total, residual))
-        if not self.layers:
-            assert code is not None, "a decoder that sees nothing needs a code"
-            return Seen(code, None)
-        return Seen(values[-1], self.predict(values))
+        return values[-1]
 
     def predict(self, values: list[Tensor]) -> Float[Tensor, "B P H W"] | None:
         """The linear prediction from the values of the sources, where there is one."""
@@ -103,6 +116,14 @@ class CausalNet(nn.Module):
                 if layer.fixed:
                     values.append(filtered(layer, values))
         return values
+
+
+@cache
+def _fused() -> Any:
+    """The compiled loops of a CPU: their compiler takes a while to load, and not every command computes."""
+    from vlae.core import fused
+
+    return fused
 
 
 def filtered(layer: Layer, values: list[Float[Tensor, "B K H W"]]) -> Float[Tensor, "B K H W"]:

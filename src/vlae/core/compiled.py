@@ -3,20 +3,23 @@
 import inspect
 import logging
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import RLock
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+import torch
 from numba import types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, overload
+from threadpoolctl import ThreadpoolController
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -75,6 +78,33 @@ def _folder(file: str) -> str | None:
 def shared(function: F) -> F:
     """The same for one whose ``prange`` several threads share."""
     return compiled(function, parallel=True)
+
+
+_ALONE = RLock()
+
+
+@contextmanager
+def sharing() -> Iterator[int]:
+    """Within it as many threads as torch has (told) share the loops, each with products of its own: one product is too small for several.
+
+    Only one thread of the process is in it at a time. Afterwards all have as many threads as before.
+    """
+    with _ALONE:
+        torchs, numbas = torch.get_num_threads(), numba.get_num_threads()
+        numba.set_num_threads(min(torchs, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        try:
+            with _libraries().limit(limits=1, user_api="blas"):
+                yield numba.get_num_threads()
+        finally:
+            numba.set_num_threads(numbas)
+            torch.set_num_threads(torchs)  # the loops' threads are torch's, too, and may have become more
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    import scipy.linalg.cython_blas  # noqa: F401  (what multiplies must be there to be found)
+
+    return ThreadpoolController()
 
 
 def sigmoid(x: Any) -> Any:

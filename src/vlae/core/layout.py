@@ -4,14 +4,13 @@ B batch, C channels of a source, D sums of a reader, H and W height and width, M
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vlae.core.causal import CausalNet
-from vlae.core.layers import Conv
 from vlae.core.schedule import Sweep, schedule
 from vlae.core.taps import HERE, Offset, Reads
 
@@ -79,13 +78,10 @@ class Layout:
                 continue
             convs = self.net.convs[number]
             moments = tuple(m for read, conv in zip(layer.reads, convs, strict=True) for m in self._moments(lag, read, conv.taps))
-            weights, bias = [w.t() for conv in convs for w in conv.weight().unbind(2)], torch.stack([conv.b for conv in convs]).sum(0)
             coded = self.known > 0 and str(number) in self.net.conditions
-            if coded:
-                condition = cast(Conv, self.net.conditions[str(number)])
-                weights, bias = [*weights, condition.weight().flatten(1).t()], bias + condition.b
+            weight, bias = self.net.matrix(number, coded)
             residual = None if layer.residual is None else self._moments(lag, Reads(layer.residual, (HERE,)), (HERE,))[0]
-            yield Reader(number + 1, lag, moments, coded, torch.cat(weights).detach(), bias.detach(), residual)
+            yield Reader(number + 1, lag, moments, coded, weight.detach(), bias.detach(), residual)
 
     def _prediction(self) -> Iterator[Reader]:
         read, weights = self.net.predictor, self.net.prediction

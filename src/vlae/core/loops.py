@@ -5,15 +5,11 @@ image, U numbers beside a pixel.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from threading import RLock
 
 import numba
 import numpy as np
 import torch
 from jaxtyping import Float
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from vlae.core import painting, step
@@ -149,30 +145,3 @@ def _gating(gate: Gate, like: Array) -> Gating:
         return Gating(like, like, 0.0)
     table, steps, most = gate.whole
     return Gating(table.numpy(), steps[[0, -1]].numpy(), most)
-
-
-_ALONE = RLock()
-
-
-@contextmanager
-def sharing() -> Iterator[None]:
-    """Within it as many threads as torch has share the loops, each with products of its own: one product is too small for several.
-
-    Only one of the process's wavefronts runs at a time. Afterwards all have as many threads as before.
-    """
-    with _ALONE:
-        torchs, numbas = torch.get_num_threads(), numba.get_num_threads()
-        numba.set_num_threads(min(torchs, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-        try:
-            with _libraries().limit(limits=1, user_api="blas"):
-                yield
-        finally:
-            numba.set_num_threads(numbas)
-            torch.set_num_threads(torchs)  # the loops' threads are torch's, too, and may have become more
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    import scipy.linalg.cython_blas  # noqa: F401  (what multiplies must be there to be found)
-
-    return ThreadpoolController()

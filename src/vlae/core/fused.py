@@ -1,0 +1,327 @@
+"""The learned layers of a causal network for all pixels at once on a CPU, with their gradients, in compiled loops.
+
+A layer works on a line at a time, a row of so many images that stand side by side: what its pixels read is laid one below another, multiplied by
+the layer's weights in one product, and gated, all in the cache. Backwards the same in reverse: the gate's gradient, two products, and what lay one
+below another is added up where it was read. Each group of images is worked on by one thread, so results do not depend on their number.
+
+B batch, C channels of a source, D sums of a layer, G groups, H and W height and width, L learned layers, M channels of the code map, N pixels of
+a line, T taps.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vlae.core.causal import CausalNet, Gate
+from vlae.core.compiled import Array, blanked, compiled, copied, shared, sharing, sigmoid
+from vlae.core.taps import Layers
+
+LINE = 128
+"""Pixels of a line, where the images are narrow: products pay, and what a layer of common width reads and adds up stays in the cache."""
+
+
+LEAST = np.float32(1e-30)
+
+
+class Shape(NamedTuple):
+    """How images stand: groups of some side by side, the last group filled up with blank ones."""
+
+    groups: int
+    height: int
+    across: int
+    width: int
+
+
+class Net(NamedTuple):
+    """The learned layers as arrays."""
+
+    base: Array
+    """where each source begins in memory"""
+    channels: Array
+    """of each source"""
+    taps: Array
+    """(n, 3): source, rows down and columns right, layer by layer"""
+    layers: Array
+    """(L, 8): source, residual (-1 for none), first tap and the one after the last, channels of the code, how many numbers a pixel reads, where the
+    weights begin, whether somebody asks for the gradient of what it reads"""
+
+
+class Values(NamedTuple):
+    """What is computed with and from, each in one piece."""
+
+    weights: Array
+    """(TC+M, D) of each layer"""
+    bias: Array
+    """(L, D)"""
+    memory: Array
+    """(G, H, C, N) of each source"""
+    code: Array
+    """(G, H, M, N)"""
+    kept: Array
+    """(L, G, H, D, N) where gradients are asked for: of every gate ``a`` and the sigmoid"""
+
+
+class Gradients(NamedTuple):
+    """Of the values of the same names; of weights and biases for each group."""
+
+    weights: Array
+    bias: Array
+    memory: Array
+    code: Array
+
+
+@compiled
+def added(values: Array, begin: int, out: Array, to: int, count: int) -> None:
+    """Add a few numbers of an array to those of another."""
+    a, b = np.uintp(begin), np.uintp(to)
+    for k in range(np.uintp(max(0, count))):
+        out[b + k] += values[a + k]
+
+
+@compiled
+def blank_sides(given: Array, begin: int, dj: int, count: int, width: int) -> None:
+    """Set to zero what so many rows of images that stand side by side would read of their neighbours."""
+    side = min(abs(dj), width)
+    first = begin + (width - side if dj > 0 else 0)
+    for row in range(count if side else 0):
+        for k in range(side):
+            given[np.uintp(first + row * width + k)] = 0
+
+
+@compiled
+def lay(number: int, group: int, row: int, shape: Shape, net: Net, values: Values, given: Array) -> None:
+    """What the pixels of a line read, one below another: each tap a line read in one piece, which outside the image is zero."""
+    _, _, begin, end, coded, _, _, _ = net.layers[number]
+    line, out = shape.across * shape.width, 0
+    for tap in range(begin, end):
+        source, di, dj = net.taps[tap]
+        channels, count = net.channels[source], net.channels[source] * line
+        if 0 <= row + di < shape.height and abs(dj) < shape.width:
+            here, left = net.base[source] + (group * shape.height + row + di) * count, max(0, -dj)
+            copied(values.memory, here + dj + left, given, out + left, count - abs(dj))
+            blank_sides(given, out, dj, channels * shape.across, shape.width)
+        else:
+            blanked(given, out, count)
+        out += count
+    copied(values.code, (group * shape.height + row) * coded * line, given, out, coded * line)
+
+
+@compiled
+def give_back(number: int, group: int, row: int, shape: Shape, net: Net, given: Array, grads: Gradients) -> None:
+    """Add the gradients of what the pixels of a line read to those of where they read it: ``lay`` in reverse."""
+    _, _, begin, end, coded, _, _, wanted = net.layers[number]
+    line, out = shape.across * shape.width, 0
+    for tap in range(begin, end):
+        source, di, dj = net.taps[tap]
+        channels, count = net.channels[source], net.channels[source] * line
+        if wanted and 0 <= row + di < shape.height and abs(dj) < shape.width:
+            here, left = net.base[source] + (group * shape.height + row + di) * count, max(0, -dj)
+            blank_sides(given, out, dj, channels * shape.across, shape.width)
+            added(given, out + left, grads.memory, here + dj + left, count - abs(dj))
+        out += count
+    added(given, out, grads.code, (group * shape.height + row) * coded * line, coded * line)
+
+
+@compiled
+def gate(sums: Array, bias: Array, number: int, memory: Array, residual: int, to: int, kept: Array, keep: int, channels: int, line: int) -> None:
+    """``residual + a sigmoid(b)`` of a line; where there is room, a and the sigmoid are kept."""
+    half, count = np.uintp(channels * line), np.uintp(line)
+    for channel in range(channels):
+        first, second = bias[(2 * number) * channels + channel], bias[(2 * number + 1) * channels + channel]
+        a, out = np.uintp(channel * line), np.uintp(to + channel * line)
+        b, k = a + half, np.uintp(keep + channel * line)
+        if len(kept):
+            o = k + half
+            for n in range(count):
+                shown, opened = sums[a + n] + first, sigmoid(sums[b + n] + second)
+                kept[k + n], kept[o + n] = shown, opened
+                memory[out + n] = shown * opened
+        else:
+            for n in range(count):
+                memory[out + n] = (sums[a + n] + first) * sigmoid(sums[b + n] + second)
+    if residual >= 0:
+        added(memory, residual, memory, to, channels * line)
+
+
+@compiled
+def flushed(value: float) -> float:
+    """Nothing for next to nothing: products of denormal numbers, which closed gates leave, take many times as long."""
+    return value if abs(value) > LEAST else 0 * value
+
+
+@compiled
+def of_gate(grads: Array, begin: int, kept: Array, keep: int, sums: Array, count: int) -> None:
+    """The gradients of the a and b of a line from that of ``a sigmoid(b)``."""
+    g, k, half = np.uintp(begin), np.uintp(keep), np.uintp(count)
+    o = k + half
+    for n in range(half):
+        shown, shut = grads[g + n] * kept[o + n], kept[k + n] * (1 - kept[o + n])
+        sums[n], sums[half + n] = flushed(shown), flushed(shown * shut)
+
+
+@compiled
+def room(shape: Shape, net: Net, memory: Array) -> tuple[Array, Array]:
+    """Room for what the pixels of a line read, and for what they add up."""
+    line = shape.across * shape.width
+    return np.empty(line * net.layers[:, 5].max(), memory.dtype), np.empty(line * 2 * net.channels[-1], memory.dtype)
+
+
+@compiled
+def forward_of(group: int, shape: Shape, net: Net, values: Values) -> None:
+    """All layers of a group of images."""
+    weights, bias, memory, _, kept = values
+    width, line, (given, sums) = net.channels[-1], shape.across * shape.width, room(shape, net, memory)
+    for number in range(len(net.layers)):
+        source, residual, _, _, _, inputs, begin, _ = net.layers[number]
+        matrix = weights[begin : begin + inputs * 2 * width].reshape(inputs, 2 * width)
+        for row in range(shape.height):
+            lay(number, group, row, shape, net, values, given)
+            np.dot(matrix.T, given[: inputs * line].reshape(inputs, line), sums.reshape(2 * width, line))
+            here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * 2 * width * line
+            beside = net.base[residual] + here if residual >= 0 else -1
+            gate(sums, bias, number, memory, beside, net.base[source] + here, kept, keep, width, line)
+
+
+@compiled
+def backward_of(group: int, shape: Shape, net: Net, values: Values, grads: Gradients) -> None:
+    """All layers of a group of images in reverse."""
+    weights, _, memory, _, kept = values
+    width, line, (given, sums) = net.channels[-1], shape.across * shape.width, room(shape, net, memory)
+    product, total, ones = np.empty(net.layers[:, 5].max() * 2 * width, memory.dtype), np.empty(2 * width, memory.dtype), np.ones(line, memory.dtype)
+    of_sums = sums.reshape(2 * width, line)
+    for number in range(len(net.layers) - 1, -1, -1):
+        source, residual, _, _, coded, inputs, begin, wanted = net.layers[number]
+        read, numbers = given[: inputs * line].reshape(inputs, line), inputs * 2 * width
+        for row in range(shape.height):
+            here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * 2 * width * line
+            of_gate(grads.memory, net.base[source] + here, kept, keep, sums, width * line)
+            if residual >= 0:
+                added(grads.memory, net.base[source] + here, grads.memory, net.base[residual] + here, width * line)
+            np.dot(of_sums, ones, total)
+            added(total, 0, grads.bias, (group * len(net.layers) + number) * 2 * width, 2 * width)
+            lay(number, group, row, shape, net, values, given)
+            np.dot(read, of_sums.T, product[:numbers].reshape(inputs, 2 * width))
+            added(product, 0, grads.weights, group * len(weights) + begin, numbers)
+            if wanted or coded:
+                np.dot(weights[begin : begin + numbers].reshape(inputs, 2 * width), of_sums, read)
+                give_back(number, group, row, shape, net, given, grads)
+
+
+@shared
+def forward(threads: int, shape: Shape, net: Net, values: Values) -> None:
+    """All layers of all images."""
+    if threads == 1:  # without a pool of threads, which would not survive a fork
+        for group in range(shape.groups):
+            forward_of(group, shape, net, values)
+    else:
+        for group in numba.prange(shape.groups):
+            forward_of(int(group), shape, net, values)  # it counts in unsigned numbers
+
+
+@shared
+def backward(threads: int, shape: Shape, net: Net, values: Values, grads: Gradients) -> None:
+    """All layers of all images in reverse."""
+    if threads == 1:
+        for group in range(shape.groups):
+            backward_of(group, shape, net, values, grads)
+    else:
+        for group in numba.prange(shape.groups):
+            backward_of(int(group), shape, net, values, grads)
+
+
+@cache
+def _net(layers: Layers, channels: tuple[int, ...], coded: tuple[int, ...], wanted: bool, pixels: int) -> Net:
+    """The arrays of learned layers, which come after the fixed ones, for so many pixels."""
+    taps: list[tuple[int, int, int]] = []
+    rows: list[list[int]] = []
+    begin, fixed = 0, sum(layer.fixed is not None for layer in layers)
+    for number, layer in enumerate(layers[fixed:], start=fixed):
+        first = len(taps)
+        taps += [(read.source, *tap) for read in layer.reads for tap in sorted(read.taps)]
+        inputs = sum(channels[source] for source, _, _ in taps[first:]) + coded[number]
+        asked = wanted or any(read.source > fixed for read in layer.reads)
+        residual = -1 if layer.residual is None else layer.residual
+        rows.append([number + 1, residual, first, len(taps), coded[number], inputs, begin, asked])
+        begin += inputs * 2 * channels[-1]
+    base = accumulate((pixels * count for count in channels[:-1]), initial=0)
+    return Net(np.array(list(base)), np.array(channels), np.array(taps), np.array(rows))
+
+
+def fits(net: CausalNet, image: Tensor) -> bool:
+    """Whether a network can be computed here: on a CPU, with gates of real numbers, in no less than the precision of its weights."""
+    lowered = torch.is_autocast_enabled("cpu") and image.dtype != torch.float64
+    plain = type(net.gate) is Gate and not any(conv.initialising for convs in net.convs for conv in convs)
+    return image.device.type == "cpu" and not lowered and plain and not all(net.fixed) and image.numel() > 0
+
+
+def features(net: CausalNet, contexts: Sequence[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B C H W"]:
+    """The values of a network's last layer, from the image and its contexts, and the map of the code."""
+    matrices = [net.matrix(number, code is not None) for number in range(len(contexts) - 1, len(net.layers))]
+    weights, bias = (torch.cat([some.flatten() for some in parts]) for parts in zip(*matrices, strict=True))
+    coded = tuple(0 if code is None or str(n) not in net.conditions else code.shape[1] for n in range(len(net.layers)))
+    channels = tuple(net.channels(source) for source in range(len(net.layers) + 1))
+    batch, _, height, width = contexts[0].shape
+    groups = -(-batch // max(1, LINE // width))
+    shape, asked = Shape(groups, height, -(-batch // groups), width), torch.is_grad_enabled()
+    pixels = shape.groups * shape.height * shape.across * shape.width
+    arrays = _net(net.layers, channels, coded, asked and any(some.requires_grad for some in contexts), pixels)
+    told = contexts[0].new_empty(batch, 0, height, width) if code is None else code
+    last: Tensor = _Fused.apply(shape, arrays, asked, weights, bias, told, *contexts)
+    return last
+
+
+class _Fused(torch.autograd.Function):
+    """The layers as one operation."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, shape: Shape, net: Net, asked: bool, weights: Tensor, bias: Tensor, code: Tensor, *contexts: Tensor
+    ) -> Float[Tensor, "B C H W"]:
+        last = shape.groups * shape.height * shape.across * shape.width * int(net.channels[-1])
+        memory = weights.new_empty(int(net.base[-1]) + last)
+        for base, context in zip(net.base, contexts, strict=False):
+            laid = _laid(context, shape)
+            memory[base : base + len(laid)] = laid
+        kept = weights.new_empty(2 * len(net.layers) * last if asked else 0)
+        values = Values(*(some.numpy() for some in (weights, bias, memory, _laid(code, shape), kept)))
+        with sharing() as threads:
+            forward(threads, shape, net, values)
+        if asked:
+            ctx.shape, ctx.net, ctx.values = shape, net, values
+        return _images(memory[net.base[-1] :], shape, len(code))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Float[Tensor, "B C H W"]) -> tuple[Any, ...]:
+        shape, net, values = ctx.shape, ctx.net, ctx.values
+        memory, code = (grad.new_zeros(len(some)) for some in (values.memory, values.code))
+        memory[net.base[-1] :] = _laid(grad, shape)
+        weights, bias = (grad.new_zeros(shape.groups, len(some)) for some in (values.weights, values.bias))
+        with sharing() as threads:
+            backward(threads, shape, net, values, Gradients(*(some.numpy() for some in (weights.flatten(), bias.flatten(), memory, code))))
+        ends = [*net.base[1:], len(memory)]
+        asked = zip(net.base, ends, ctx.needs_input_grad[6:], strict=False)
+        contexts = [_images(memory[base:end], shape, len(grad)) if wanted else None for base, end, wanted in asked]
+        return None, None, None, weights.sum(0), bias.sum(0), _images(code, shape, len(grad)), *contexts
+
+
+def _laid(x: Float[Tensor, "B C H W"], shape: Shape) -> Float[Tensor, " n"]:
+    """Images as lines."""
+    full = F.pad(x, (0, 0, 0, 0, 0, 0, 0, shape.groups * shape.across - len(x)))
+    return full.unflatten(0, (shape.groups, shape.across)).permute(0, 3, 2, 1, 4).flatten()
+
+
+def _images(lines: Float[Tensor, " n"], shape: Shape, batch: int) -> Float[Tensor, "B C H W"]:
+    """Lines as images, channels last in memory."""
+    groups, height, across, width = shape
+    parted = lines.view(groups, height, len(lines) // (groups * height * across * width), across, width)
+    return parted.permute(0, 3, 1, 4, 2).flatten(0, 1)[:batch].movedim(-1, 1)
