@@ -74,8 +74,8 @@ def test_every_golden_archive_is_decoded(folder):
 
 def test_todays_streams_are_those_of_the_golden_archive(monkeypatch):
     """Those of ours: how small JPEG XL and PNG are is a matter of their libraries."""
-    monkeypatch.setattr(pack_module, "_jpeg_xl", lambda image: None)
-    monkeypatch.setattr(pack_module, "png", lambda pixels, depth: bytes(10**6))
+    monkeypatch.setattr(pack_module, "_jpeg_xl", lambda image, effort: None)
+    monkeypatch.setattr(pack_module, "png", lambda pixels, depth, level: bytes(10**6))
     told, codec = json.loads((HERE / "expected.json").read_text()), Archive.open(HERE / "archive").codec
     ours = [name for name, t in told.items() if t["encoding"] == "vlae"]
     found = pack(codec, encoder(codec), [pictures()[name] for name in ours])

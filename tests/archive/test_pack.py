@@ -14,6 +14,7 @@ from vlae.archive import pack as module
 from vlae.archive.coder import Decoded, decode
 from vlae.archive.pack import Plain, pack, unpack
 from vlae.data.exact import png
+from vlae.data.parts import draw
 
 from .build import encoder, expected, made, plan
 
@@ -94,8 +95,8 @@ def test_the_smallest_encoding_is_used(name, image):
     other = min(len(png(*image)), len(imagecodecs.jpegxl_encode(plane, lossless=True, effort=1, numthreads=1)))
     (found,) = packed(name, [image])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "png", lambda pixels, depth: bytes(10**6))
-        patched.setattr(module, "_jpeg_xl", lambda image: None)
+        patched.setattr(module, "png", lambda pixels, depth, level: bytes(10**6))
+        patched.setattr(module, "_jpeg_xl", lambda image, effort: None)
         (forced,) = packed(name, [image])
     ours = len(forced.stored.stream) if forced.stored.encoding == "vlae" else np.inf
     assert found.other_bytes == other and len(found.stored.stream) == min(ours, other)
@@ -105,6 +106,43 @@ def test_the_smallest_encoding_is_used(name, image):
         assert same(image, back(name, [forced])[0])
         words = 4 * -(-image.pixels.shape[0] // 8) * -(-image.pixels.shape[1] // 8)
         assert (found.pixel_bits + found.code_bits) / 8 - 1 <= ours <= (found.pixel_bits + found.code_bits) / 8 + 4 * words
+
+
+def pictures():
+    """Of many kinds, large enough for an estimate."""
+    random, size = np.random.default_rng(0), (200, 200)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    known = expected((8, 1), size, 5).pixels[..., 0]
+    return {
+        "known": known,
+        "known, with a flat border": np.pad(known[:150, :150], 25, constant_values=128),
+        "known, repeated": np.tile(known[:25, :20], (8, 10)),
+        "noise": random.integers(0, 256, size),
+        "flat, with few words": np.where(random.integers(0, 60, size) == 0, 20, 128),
+        "gradient": rows // 2 + columns // 3,
+        "dithered": 127 + (rows + columns + random.integers(0, 380, size) > 380).astype(int),
+        "drawn part": draw(3, 200).image,
+    }
+
+
+@pytest.mark.parametrize("name", pictures())
+def test_an_estimate_of_the_other_encodings_misses_nothing_smaller(name, monkeypatch):
+    monkeypatch.setattr(module, "EFFORT", 7)
+    image = Plain(pictures()[name].astype(np.uint8)[..., None], 8)
+    estimate, other = module._estimated(image), len(module._other(image)[1])
+    assert module.CLEARLY * estimate <= other
+    assert estimate == 0 or estimate >= 0.95 * other
+    assert (estimate > 0) == (name in {"known", "known, with a flat border", "noise", "drawn part"})
+
+
+def test_other_encodings_are_tried_in_full_only_where_the_estimate_asks_for_it(monkeypatch):
+    image = expected((8, 1), (20, 29))
+    monkeypatch.setattr(module, "_other", lambda image: ("png", bytes(10)))
+    (found,) = packed("grey", [image])
+    assert (found.stored.encoding, found.other_bytes) == ("png", 10)
+    monkeypatch.setattr(module, "_estimated", lambda image: 10**6)
+    (found,) = packed("grey", [image])
+    assert (found.stored.encoding, found.other_bytes) == ("vlae", 10**6)
 
 
 @pytest.mark.parametrize("name", PLANS)

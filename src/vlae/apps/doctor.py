@@ -28,15 +28,16 @@ def doctor() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "disk_free_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
         "convolution_gflops": round(convolution_rate(), 1),
+        "bfloat16_gflops": round(convolution_rate(torch.bfloat16), 1),
         "extras": {name: _version(name) for name in OPTIONAL},
     }
     return found | {"advice": _advice(found)}
 
 
-def convolution_rate(seconds: float = 0.5) -> float:
+def convolution_rate(dtype: torch.dtype = torch.float32, seconds: float = 0.5) -> float:
     """Billions of multiplications and additions a second in a 2x3 convolution of 32 to 64 channels, the decoder's main work."""
-    x = torch.zeros(8, 32, 64, 64).contiguous(memory_format=torch.channels_last)
-    conv = torch.nn.Conv2d(32, 64, (2, 3))
+    x = torch.zeros(8, 32, 64, 64, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    conv = torch.nn.Conv2d(32, 64, (2, 3), dtype=dtype)
     best, began = 0.0, time.perf_counter()
     with torch.no_grad():
         while time.perf_counter() - began < seconds:
@@ -59,6 +60,8 @@ def _advice(found: dict[str, Any]) -> list[str]:
         advice.append("No GPU: everything works; an hour of two cores trains a model of 300x300 images.")
     if found["threads"] < (found["cores"] or 1):
         advice.append(f"Only {found['threads']} of {found['cores']} cores are used: OMP_NUM_THREADS may be set.")
+    if found["gpu"] is None and found["bfloat16_gflops"] < 2 * found["convolution_gflops"]:
+        advice.append("bfloat16 is slow here: leave train.precision at 32-true, or set it where a recipe has bf16-mixed.")
     if found["disk_free_gb"] < 2:
         advice.append("Less than 2 GB of disk are free: decoded images may not fit.")
     if found["convolution_gflops"] < 20:

@@ -24,8 +24,12 @@ from vlae.data.read import Pixels
 TILE = 512
 AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**18
 """pixels of a batch of tiles, at most, unless one has more: many are decoded in the time of one, but encoding is the faster in the cache"""
-EFFORT = 7
-"""of JPEG XL, where it is tried"""
+EFFORT, QUICK, PNG_LEVEL = 7, 3, 6
+"""of JPEG XL, where it is tried and where it is tried quickly, and of PNG"""
+CROP = 96
+"""side of the part of an image that shows by how much more effort pays"""
+CLEARLY = 0.95
+"""Of an image that is smaller than this share of what other encodings seem to need, these are not tried in full."""
 
 Encoder = Callable[[Float[Tensor, "B C H W"]], Tensor]
 """codes of images, as levels"""
@@ -64,7 +68,7 @@ class Packed:
     pixel_bits: float
     """what the model needs, whatever the encoding; NaN where it codes no such images"""
     other_bytes: int
-    """what JPEG XL or PNG needs, whichever is smaller"""
+    """what JPEG XL or PNG needs, whichever is smaller: estimated where the model's stream is clearly the smallest"""
 
 
 class _Tile(NamedTuple):
@@ -173,16 +177,42 @@ def _coded(codec: Codec, encoder: Encoder | None, x: Float[Tensor, "B C H W"], c
 
 def _smallest(image: Plain, pieces: dict[_Tile, _Piece | None]) -> Packed:
     """The image in its smallest encoding."""
-    others = {"png": png(*image)} | ({"jxl": data} if (data := _jpeg_xl(image)) is not None else {})
-    encoding = min(others, key=lambda name: len(others[name]))
-    stream = other = others[encoding]
     whole = {tile: piece for tile, piece in pieces.items() if piece is not None}
     if not whole or len(whole) < len(pieces):
+        encoding, other = _other(image)
         return Packed(_stored(image, encoding, other), np.zeros((0, 1, 1), np.int16), np.nan, np.nan, len(other))
-    if len(ours := _joined([piece.words for piece in whole.values()])) <= len(other):
-        encoding, stream = "vlae", ours
+    encoding, stream = "vlae", _joined([piece.words for piece in whole.values()])
+    if len(stream) > CLEARLY * (other_bytes := _estimated(image)):
+        name, other = _other(image)
+        other_bytes = len(other)
+        if other_bytes < len(stream):
+            encoding, stream = name, other
     bits = (sum(piece.code_bits for piece in whole.values()), sum(piece.pixel_bits for piece in whole.values()))
-    return Packed(_stored(image, encoding, stream), _code_of(whole), *bits, len(other))
+    return Packed(_stored(image, encoding, stream), _code_of(whole), *bits, other_bytes)
+
+
+def _other(image: Plain) -> tuple[str, bytes]:
+    """The image as PNG or as JPEG XL, whichever is smaller."""
+    return min(_others(image, PNG_LEVEL, EFFORT).items(), key=lambda item: len(item[1]))
+
+
+def _others(image: Plain, level: int, effort: int) -> dict[str, bytes]:
+    """The image as PNG, and as JPEG XL where that can be."""
+    return {"png": png(*image, level)} | ({} if (data := _jpeg_xl(image, effort)) is None else {"jxl": data})
+
+
+def _estimated(image: Plain) -> int:
+    """About how many bytes ``_other`` comes to, in a fraction of the time: of quick encodings, and of what more effort saves in the middle of the
+    image. Nothing where the image is so small or so simple, of less than a bit a value, that it is soon tried in full.
+    """
+    height, width = image.pixels.shape[:2]
+    if height * width <= 2 * CROP**2:
+        return 0
+    top, left = max(0, height - CROP) // 2, max(0, width - CROP) // 2
+    middle = Plain(image.pixels[top : top + CROP, left : left + CROP], image.depth)
+    quick, part, part_in_full = _others(image, 1, QUICK), _others(middle, 1, QUICK), _others(middle, PNG_LEVEL, EFFORT)
+    found = min(len(quick[name]) * len(part_in_full[name]) // len(part[name]) for name in quick if name in part and name in part_in_full)
+    return found if 8 * found >= image.pixels.size else 0
 
 
 def _stored(image: Plain, encoding: str, stream: bytes) -> Stored:
@@ -197,12 +227,12 @@ def _code_of(pieces: dict[_Tile, _Piece]) -> Code:
     return np.concatenate([np.concatenate(codes, axis=2) for codes in by_row.values()], axis=1)
 
 
-def _jpeg_xl(image: Plain) -> bytes | None:
+def _jpeg_xl(image: Plain, effort: int) -> bytes | None:
     """The image as JPEG XL; None where that does not give it back."""
     plane = np.ascontiguousarray(image.pixels[..., 0] if image.form.channels == 1 else image.pixels)
     try:
-        data = bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=EFFORT, numthreads=1))
-        return data if np.array_equal(imagecodecs.jpegxl_decode(data), plane) else None
+        data = bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=effort, numthreads=1))
+        return data if effort < EFFORT or np.array_equal(imagecodecs.jpegxl_decode(data), plane) else None
     except imagecodecs.JpegxlError:
         return None
 

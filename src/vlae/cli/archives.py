@@ -128,7 +128,7 @@ def _compressed_text(c: Any, output: Path, deleting: bool) -> str:
     lines = [f"{c.images} images: {output}"] + ([f"{c.already} were there already"] if c.already else [])
     if c.images:
         kinds = ", ".join(f"{n} {_ENCODINGS[name]}" for name, n in c.encodings.items())
-        lines.append(f"{8 * c.stream_bytes / c.pixels:.3f} bits a pixel: {share(c.stream_bytes, c.other_bytes)} of JPEG XL ({kinds})")
+        lines.append(f"{8 * c.stream_bytes / c.pixels:.3f} bits a pixel: about {share(c.stream_bytes, c.other_bytes)} of JPEG XL ({kinds})")
         lines.append(f"{size(c.stream_bytes)}; their files have {size(c.file_bytes)}")
     if deleting:
         lines.append(f"{c.deleted} files deleted, after the archive gave their pixels back; {c.images + c.already - c.deleted} stay")
@@ -139,7 +139,7 @@ def _info_text(i: Any) -> str:
     kinds = ", ".join(f"{n} {_ENCODINGS.get(name, name)}" for name, n in i.encodings.items())
     lines = [
         f"images   {i.images} in {i.parts} parts ({kinds})",
-        f"archive  {size(i.archive_bytes)}, {i.bits_per_pixel:.3f} bits a pixel, {share(i.archive_bytes, i.other_bytes)} of JPEG XL",
+        f"archive  {size(i.archive_bytes)}, {i.bits_per_pixel:.3f} bits a pixel, about {share(i.archive_bytes, i.other_bytes)} of JPEG XL",
         f"model    {size(i.model_bytes)}, stored twice",
         f"codes    {i.code_bits / 8 / max(1, i.images):.0f} bytes an image",
         f"files    {size(i.file_bytes)}, from which the images came",

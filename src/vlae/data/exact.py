@@ -110,13 +110,13 @@ def write_exact(path: Path, image: Exact) -> None:
         file.write(data[_HEADER:])
 
 
-def png(pixels: Pixels, depth: int) -> bytes:
-    """Pixels (h, w, c) as a PNG."""
+def png(pixels: Pixels, depth: int, level: int = 6) -> bytes:
+    """Pixels (h, w, c) as a PNG, compressed so hard (1 to 9)."""
     assert (depth, pixels.dtype.itemsize) in ((1, 1), (8, 1), (16, 2)) and 1 <= pixels.shape[2] <= (1 if depth == 1 else 4), "no form of ours"
     if depth > 1:  # Pillow writes no colours or alpha of 16 bits, imagecodecs no single bits
-        return bytes(imagecodecs.png_encode(pixels.copy()))  # which minds odd strides, even of axes that are 1 long
+        return bytes(imagecodecs.png_encode(pixels.copy(), level=level))  # which minds odd strides, even of axes that are 1 long
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0].astype(bool)).save(buffer, "PNG")
+    Image.fromarray(pixels[..., 0].astype(bool)).save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 
