@@ -27,6 +27,7 @@ from vlae.engine.build import build
 from vlae.engine.device import arithmetic, find_device
 from vlae.engine.measure import validation_elbo
 from vlae.engine.memory import keep_freed_memory
+from vlae.engine.muon import Muon
 from vlae.engine.run import Run, load_tensors, read_json, restored, save_tensors, write_json, write_text
 from vlae.engine.settings import Settings
 from vlae.engine.track import trackers
@@ -286,12 +287,14 @@ class Trainer:
         train = self.settings.train
         if train.optimizer == "adamax":
             return torch.optim.Adamax(self.model.parameters(), lr=train.learning_rate, foreach=True)
+        if train.optimizer == "muon":
+            return Muon(self.model, lr=train.learning_rate, betas=ADAM)
         return torch.optim.Adam(self.model.parameters(), lr=train.learning_rate, betas=ADAM, foreach=True)
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors of the state under names of their own."""
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()} | {f"average.{n}": t for n, t in self.average.state_dict().items()}
-        second = {"adamax": "exp_inf", "adam": "exp_avg_sq"}[self.settings.train.optimizer]
+        second = "exp_inf" if self.settings.train.optimizer == "adamax" else "exp_avg_sq"
         for name, parameter in self.model.named_parameters():
             nothing = {"exp_avg": torch.zeros_like(parameter), second: torch.zeros_like(parameter)}
             moments = self.optimizer.state[parameter] or {"step": torch.tensor(0.0), **nothing}
