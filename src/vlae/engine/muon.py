@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vlae.core.layers import Conv, TapConv
 
-MOMENTUM, SHARE = 0.95, 0.3
+MOMENTUM, SHARE = 0.95, 0.6
 """What is remembered at each step, and how far weights move: the root of their mean square, as a share of the learning rate."""
 TURNS = 5
 """of the iteration, after which all singular values are near one"""
