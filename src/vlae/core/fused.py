@@ -2,7 +2,8 @@
 
 A layer works on a line at a time, a row of so many images that stand side by side: what its pixels read is laid one below another, multiplied by
 the layer's weights in one product, and gated, all in the cache. Backwards the same in reverse: the gate's gradient, two products, and what lay one
-below another is added up where it was read. Each group of images is worked on by one thread, so results do not depend on their number.
+below another is added up where it was read. Threads share the rows of a layer, and backwards the groups of images: results do not depend on how
+many there are.
 
 B batch, C channels of a source, D sums of a layer, G groups, H and W height and width, L learned layers, M channels of the code map, N pixels of
 a line, T taps.
@@ -29,6 +30,8 @@ LINE = 128
 """Pixels of a line, where the images are narrow: products pay, and what a layer of common width reads and adds up stays in the cache."""
 
 
+ROWS = 16
+"""So many lines of a group are a thread's work, of one layer."""
 LEAST = np.float32(1e-30)
 
 
@@ -176,19 +179,25 @@ def room(shape: Shape, net: Net, memory: Array) -> tuple[Array, Array]:
 
 
 @compiled
-def forward_of(group: int, shape: Shape, net: Net, values: Values) -> None:
-    """All layers of a group of images."""
+def pieces_of(shape: Shape) -> int:
+    """How many pieces of rows a group has."""
+    return (shape.height + ROWS - 1) // ROWS
+
+
+@compiled
+def forward_of(number: int, piece: int, shape: Shape, net: Net, values: Values) -> None:
+    """A layer at some rows of a group of images."""
     weights, bias, memory, _, kept = values
     width, line, (given, sums) = net.channels[-1], shape.across * shape.width, room(shape, net, memory)
-    for number in range(len(net.layers)):
-        source, residual, _, _, _, inputs, begin, _ = net.layers[number]
-        matrix = weights[begin : begin + inputs * 2 * width].reshape(inputs, 2 * width)
-        for row in range(shape.height):
-            lay(number, group, row, shape, net, values, given)
-            np.dot(matrix.T, given[: inputs * line].reshape(inputs, line), sums.reshape(2 * width, line))
-            here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * 2 * width * line
-            beside = net.base[residual] + here if residual >= 0 else -1
-            gate(sums, bias, number, memory, beside, net.base[source] + here, kept, keep, width, line)
+    source, residual, _, _, _, inputs, begin, _ = net.layers[number]
+    matrix = weights[begin : begin + inputs * 2 * width].reshape(inputs, 2 * width)
+    group, first = piece // pieces_of(shape), piece % pieces_of(shape) * ROWS
+    for row in range(first, min(first + ROWS, shape.height)):
+        lay(number, group, row, shape, net, values, given)
+        np.dot(matrix.T, given[: inputs * line].reshape(inputs, line), sums.reshape(2 * width, line))
+        here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * 2 * width * line
+        beside = net.base[residual] + here if residual >= 0 else -1
+        gate(sums, bias, number, memory, beside, net.base[source] + here, kept, keep, width, line)
 
 
 @compiled
@@ -216,26 +225,28 @@ def backward_of(group: int, shape: Shape, net: Net, values: Values, grads: Gradi
                 give_back(number, group, row, shape, net, given, grads)
 
 
-@shared
-def forward(threads: int, shape: Shape, net: Net, values: Values) -> None:
-    """All layers of all images."""
-    if threads == 1:  # without a pool of threads, which would not survive a fork
-        for group in range(shape.groups):
-            forward_of(group, shape, net, values)
-    else:
-        for group in numba.prange(shape.groups):
-            forward_of(int(group), shape, net, values)  # it counts in unsigned numbers
+@compiled
+def forward_alone(shape: Shape, net: Net, values: Values) -> None:
+    """All layers of all images, piece after piece, since no layer looks further down than it is: without a pool of threads, which would not survive
+    a fork.
+    """
+    for piece in range(shape.groups * pieces_of(shape)):
+        for number in range(len(net.layers)):
+            forward_of(number, piece, shape, net, values)
 
 
 @shared
-def backward(threads: int, shape: Shape, net: Net, values: Values, grads: Gradients) -> None:
+def forward_together(number: int, shape: Shape, net: Net, values: Values) -> None:
+    """A layer of all images."""
+    for piece in numba.prange(shape.groups * pieces_of(shape)):
+        forward_of(number, int(piece), shape, net, values)  # it counts in unsigned numbers
+
+
+@shared
+def backward_together(shape: Shape, net: Net, values: Values, grads: Gradients) -> None:
     """All layers of all images in reverse."""
-    if threads == 1:
-        for group in range(shape.groups):
-            backward_of(group, shape, net, values, grads)
-    else:
-        for group in numba.prange(shape.groups):
-            backward_of(int(group), shape, net, values, grads)
+    for group in numba.prange(shape.groups):
+        backward_of(int(group), shape, net, values, grads)
 
 
 @cache
@@ -271,10 +282,10 @@ def features(net: CausalNet, contexts: Sequence[Float[Tensor, "B K H W"]], code:
     channels = tuple(net.channels(source) for source in range(len(net.layers) + 1))
     batch, _, height, width = contexts[0].shape
     groups = -(-batch // max(1, LINE // width))
-    shape, asked = Shape(groups, height, -(-batch // groups), width), torch.is_grad_enabled()
-    pixels = shape.groups * shape.height * shape.across * shape.width
-    arrays = _net(net.layers, channels, coded, asked and any(some.requires_grad for some in contexts), pixels)
-    told = contexts[0].new_empty(batch, 0, height, width) if code is None else code
+    shape, told = Shape(groups, height, -(-batch // groups), width), contexts[0].new_empty(batch, 0, height, width) if code is None else code
+    wanted = torch.is_grad_enabled() and any(some.requires_grad for some in contexts)
+    asked = wanted or (torch.is_grad_enabled() and any(some.requires_grad for some in (weights, bias, told)))
+    arrays = _net(net.layers, channels, coded, wanted, shape.groups * shape.height * shape.across * shape.width)
     last: Tensor = _Fused.apply(shape, arrays, asked, weights, bias, told, *contexts)
     return last
 
@@ -294,7 +305,10 @@ class _Fused(torch.autograd.Function):
         kept = weights.new_empty(2 * len(net.layers) * last if asked else 0)
         values = Values(*(some.numpy() for some in (weights, bias, memory, _laid(code, shape), kept)))
         with sharing() as threads:
-            forward(threads, shape, net, values)
+            if threads == 1:
+                forward_alone(shape, net, values)
+            for number in range(len(net.layers) if threads > 1 else 0):
+                forward_together(number, shape, net, values)
         if asked:
             ctx.shape, ctx.net, ctx.values = shape, net, values
         return _images(memory[net.base[-1] :], shape, len(code))
@@ -306,8 +320,12 @@ class _Fused(torch.autograd.Function):
         memory, code = (grad.new_zeros(len(some)) for some in (values.memory, values.code))
         memory[net.base[-1] :] = _laid(grad, shape)
         weights, bias = (grad.new_zeros(shape.groups, len(some)) for some in (values.weights, values.bias))
+        grads = Gradients(*(some.numpy() for some in (weights.flatten(), bias.flatten(), memory, code)))
         with sharing() as threads:
-            backward(threads, shape, net, values, Gradients(*(some.numpy() for some in (weights.flatten(), bias.flatten(), memory, code))))
+            if threads > 1:
+                backward_together(shape, net, values, grads)
+            for group in range(shape.groups if threads == 1 else 0):
+                backward_of(group, shape, net, values, grads)
         ends = [*net.base[1:], len(memory)]
         asked = zip(net.base, ends, ctx.needs_input_grad[6:], strict=False)
         contexts = [_images(memory[base:end], shape, len(grad)) if wanted else None for base, end, wanted in asked]
