@@ -1,7 +1,11 @@
-"""Memory between the steps of a training."""
+"""What makes the steps of a training quick: memory that is kept, and numbers that are not too small."""
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
@@ -20,3 +24,16 @@ def keep_freed_memory() -> None:
         return
     mallopt(_MMAP_THRESHOLD, 2**30)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Within it, and in threads that begin within it, numbers below the smallest normal one are zero.
+
+    Units that are shut leave such gradients, and processors take up to a hundred times as long for them.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
