@@ -22,7 +22,7 @@ from vlae.core.painting import Painter
 from vlae.core.step import Gating, LastLayer, Network, Shape, State
 from vlae.core.wavefront import Reading
 
-LEAST, AT_ONCE = 8, 64
+LEAST, AT_ONCE = 8, 128
 """So many pixels at once: products pay, and what a layer of common width reads and adds up for them stays in the cache."""
 
 WITHOUT_A_STOP = 64
