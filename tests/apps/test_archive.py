@@ -425,7 +425,8 @@ def test_the_end_of_several_processes(run: Path, tmp_path: Path, how: str) -> No
     out, err = child.communicate(timeout=60)
     assert until(lambda: not living(child.pid), 30), "no process stays behind"
     if "interrupted" in how:
-        assert (child.returncode, out, err) == (130, "", GOES_ON)
+        told = [line for line in err.splitlines(keepends=True) if not line.startswith("Compiling for this processor")]  # with sources just changed
+        assert (child.returncode, out, "".join(told)) == (130, "", GOES_ON)
     assert how == "all killed" or not unfinished(output)
     before = found(alone("verify", output, "--json")[1])
     assert before["damaged"] == [] and (before["images"] >= 2 if how in ("interrupted", "killed alone") else before["images"] < 30)
