@@ -59,8 +59,8 @@ class Wavefront:
         return found.unflatten(0, self.size).permute(2, 3, 0, 1).clone()
 
     def _in_loops(self, write: Write) -> Float[Tensor, "P B k"]:
-        from vlae.core.compiled import sharing
-        from vlae.core.loops import Loops  # the compiler takes a while to load, and not every command draws
+        from vlae.core.compiled import sharing  # the compiler takes a while to load, and not every command draws
+        from vlae.core.loops import Loops
 
         with sharing():
             loops = Loops(self.layout, self.code, self.beside)
