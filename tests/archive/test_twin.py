@@ -177,6 +177,28 @@ def test_it_tells_nearly_what_the_decoder_tells(name, kind):
     assert abs(ours.sum() / theirs.sum() - 1) < 0.03
 
 
+@pytest.mark.parametrize("code", ["none", "grid"])
+@pytest.mark.parametrize("times", [0.3, 1.0, 3.0])
+def test_values_use_their_room_and_are_not_cut_off(code, times):
+    """Whatever their size, on the images that it was calibrated on."""
+    one = made(plan("stack2", code=code))
+    with torch.no_grad():
+        for convs in one.real.net.convs:
+            for conv in convs:
+                conv.g.mul_(times)
+        found = twin(one.real, one.codes, one.x.float())
+    largest = 0.0
+
+    def look(gate, given, value):
+        nonlocal largest
+        largest = max(largest, value.abs().max().item())
+
+    found.net.gate.register_forward_hook(look)
+    found(one.z, one.x.to(found.dtype))
+    assert largest < MOST
+    assert code == "grid" or largest > MOST / 3  # else the map of the code may have the largest
+
+
 def test_what_has_no_twin_is_refused():
     for context in ("low", "high"):
         real = plan("4x2", context).decoder()

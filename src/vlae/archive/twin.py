@@ -127,7 +127,9 @@ def _fraction(decoder: Decoder, z: Tensor | None, x: Tensor) -> int:
     conditions = set(decoder.net.conditions.values())
     hooks = [module.register_forward_hook(look) for module in watched if module not in conditions]
     try:
-        decoder(z, x)
+        code = decoder.spread(z, (x.shape[2], x.shape[3]))
+        if decoder.window.layers:  # by convolutions: compiled loops tell nothing of the layers between
+            decoder.net.convolved(decoder.net.contexts(decoder.image(x)), code)
     finally:
         for hook in hooks:
             hook.remove()
