@@ -771,7 +771,7 @@ def test_a_model_without_a_code_has_no_preview(run: Path, tmp_path: Path) -> Non
     assert alone("verify", tmp_path / "archive")[0] == 0
 
 
-@pytest.mark.parametrize("missing", ["constriction", "google_crc32c", "pyarrow"])
+@pytest.mark.parametrize("missing", ["google_crc32c", "pyarrow"])
 def test_the_extra_is_named_where_it_is_missing(run: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == missing else find(name, *more))

@@ -6,22 +6,28 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlae.archive.chances import Pixels, logistics
+from vlae.archive.chances import asked, logistics, pixels
 from vlae.archive.loops import quotient
 from vlae.archive.mixture import SCALES, Halving, WholeBitHead, WholeHead, WholeLogistics, whole_weights
 
 
-def same(asked, shares, like):
-    """Whether all questions and chances are those of the tensors, whatever is answered; the levels in the end."""
-    left = Halving(shares, like)
-    for (middle, chance), wanted in zip(asked.questions(), left.middles(), strict=True):
-        assert torch.equal(torch.from_numpy(middle), wanted.expand_as(like).flatten(1))
-        assert torch.equal(torch.from_numpy(chance), left.upper().expand_as(like).flatten(1))
-        upper = (torch.rand(like.shape) + left.upper()) / 2 > 0.5
-        left.take(upper)
-        asked.take(upper.flatten(1).numpy())
-    assert np.array_equal(asked.low, left.low.flatten(1).numpy())
-    return left.low
+def halved(shares, like):
+    """What the tensors ask of pixels until one level is left, whatever is answered, (Q, N): the chances, the answers; and the levels."""
+    left, chances, answers = Halving(shares, like), [], []
+    for _ in left.middles():
+        chances.append(left.upper().expand_as(like).flatten())
+        answers.append((torch.rand(like.shape) + left.upper()) / 2 > 0.5)
+        left.take(answers[-1])
+    return torch.stack(chances), torch.stack(answers).flatten(1), left.low
+
+
+def same(found, chances, answers):
+    return np.array_equal(found[0], chances.numpy()) and np.array_equal(found[1], answers.numpy())
+
+
+def rows(values):
+    """Pixel after pixel, image after image."""
+    return values.flatten(2).transpose(1, 2).flatten(0, 1).contiguous().numpy()
 
 
 @pytest.mark.parametrize("levels, colours", [(256, 1), (256, 3), (65536, 1)])
@@ -32,25 +38,29 @@ def test_colours_are_asked_for_as_the_tensors_of_the_head_say(levels, colours, s
     offsets = torch.tensor([offset for _, offset in head.rows()]).view(1, -1, 1, 1)
     numbers = (offsets + 300 * torch.randn(2, len(offsets[0]), 5, 9) * torch.randn(2, 1, 5, 9).exp()).round().to(dtype)
     prediction = None if shift is None else (9000 * torch.randn(2, colours, 5, 9)).round().to(dtype)
-    told = head(numbers, prediction)
-    pixels = Pixels(head, numbers.flatten(2).transpose(1, 2), None if prediction is None else prediction.flatten(2).transpose(1, 2))
-    found = []
+    told, found, asked_for = head(numbers, prediction), [], []
     for c in range(colours):
-        earlier = np.array([some.flatten(1).numpy() for some in found]).reshape(c, 2, 45)
-        found.append(same(pixels.colour(c, earlier), told.colour(c, found), torch.zeros(2, 5, 9, dtype=torch.long)))
+        *questions, level = halved(told.colour(c, found), torch.zeros(2, 5, 9, dtype=torch.long))
+        found.append(level)
+        asked_for.append(questions)
+    chances, answers = (torch.cat(some) for some in zip(*asked_for, strict=True))
+    given = rows(numbers), rows(numbers[:, :0] if prediction is None else prediction)
+    assert same(pixels(head, *given, torch.stack(found).flatten(1).numpy()), chances, answers)
 
 
 @pytest.mark.parametrize("levels", [2, 5, 256, 1024])
 def test_all_images_may_have_the_same_mixtures(levels):
     logits, means = (torch.randint(-high, high, (1, 4, 3, 8)) for high in (400, 20 * levels))
     shares = WholeLogistics(levels, whole_weights(logits), means, torch.randint(0, len(SCALES), means.shape))
-    same(logistics(shares, 5), shares, torch.zeros(5, 3, 8, dtype=torch.long))
+    chances, answers, found = halved(shares, torch.zeros(5, 3, 8, dtype=torch.long))
+    rules, known = logistics(shares, 5)
+    assert same(asked(rules, known._replace(levels=found.view(1, -1).numpy())), chances, answers)
 
 
 def test_a_bit_is_one_question():
     head, logits = WholeBitHead(), torch.randint(-2000, 2000, (3, 1, 4, 6)).float()
-    asked = Pixels(head, logits.flatten(2).transpose(1, 2), None).colour(0, np.empty((0, 3, 24), np.int64))
-    same(asked, head(logits, None), torch.zeros(3, 4, 6, dtype=torch.long))
+    chances, answers, found = halved(head(logits, None), torch.zeros(3, 4, 6, dtype=torch.long))
+    assert same(pixels(head, rows(logits), rows(logits[:, :0]), found.view(1, -1).numpy()), chances, answers)
 
 
 @given(st.integers(1, 2**54), st.integers(0, 2**15))

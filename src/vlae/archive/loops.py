@@ -1,6 +1,6 @@
 """Mixtures of logistics in integers, and the halving of their levels, compiled: to the last bit what tensors give (``mixture``).
 
-B images, C colours, K components, O numbers of the head, P pixels of each image.
+C colours, K components, N pixels, O numbers of the head, Q questions.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,8 @@ class Rules(NamedTuple):
     """of the scales"""
     shares: Array
     """of the weights' logits below the largest"""
+    zeros: Array
+    """the frequency of a zero for each logit, where pixels are bits; else empty"""
     levels: int
     colours: int
     mean_step: int
@@ -30,95 +32,89 @@ class Rules(NamedTuple):
     """what the linear prediction is multiplied with to be in steps of a mean"""
     finer: bool
     """whether mass grows evenly between two entries of the table"""
+    rarest: float
+    """No answer is less likely."""
 
 
-class Mixtures(NamedTuple):
-    """Mixtures of one colour (B, P, K); those of one image may be all images'."""
+class Some(NamedTuple):
+    """Some of all pixels: from the ``first`` every ``step``-th, so many."""
+
+    first: int
+    step: int
+    length: int
+
+
+class Known(NamedTuple):
+    """What is known of pixels: of the colour that is next the mixture (N, K), and what is left of its levels with the frequencies below (N)."""
 
     weights: Array
     slope: Array
     offset: Array
-    """the place of a level in the table of masses, times ``2^inverse_bits``, as a straight line"""
-
-
-class Left(NamedTuple):
-    """What is left for each pixel (B, P), and the frequencies below: the lowest level, the middle, and the end of those left."""
-
-    low: Array
-    middle: Array
+    """the place of a level in the table of masses, times ``2^inverse_bits``, as a straight line; of bits the place of the logit in theirs"""
     below_low: Array
-    below_middle: Array
     below_high: Array
-    upper: Array
-    """the share of the upper half"""
+    levels: Array
+    """(C, N), the lowest that are left"""
 
 
 @compiled
-def mass_below(level: int, slope: int, offset: int, rules: Rules) -> int:
-    """The mass of one logistic below a level."""
-    last, exact = len(rules.masses) - 1, slope * level + offset
-    place = min(max(exact >> rules.inverse_bits, 0), last)
-    below = rules.masses[place]
-    if rules.finer:
-        rise = rules.masses[min(place + 1, last)] - below
-        below += (rise * (exact & ((1 << rules.inverse_bits) - 1))) >> rules.inverse_bits
+def mass_below(exact: int, masses: Array, bits: int, finer: bool) -> np.int64:
+    """The mass of one logistic below a level, which is ``exact / 2^bits`` in the table."""
+    last = len(masses) - 1
+    place = min(max(exact >> bits, 0), last)
+    below = np.int64(masses[place])
+    if finer:
+        rise = np.int64(masses[min(place + 1, last)]) - below
+        below += (rise * (exact & ((1 << bits) - 1))) >> bits
     return below
 
 
 @compiled
-def mix(numbers: Array, prediction: Array, rules: Rules, found: Mixtures) -> None:
-    """The mixtures of the first colour: of numbers (B, P, O) and the linear prediction (B, P, C), of no colours where there is none."""
-    images, pixels, components = found.weights.shape
-    each = numbers.shape[2] // components
-    for b in range(images):
-        for p in range(pixels):
-            most = numbers[b, p, 0]
-            for k in range(1, components):
-                most = max(most, numbers[b, p, k * each])
-            for k in range(components):
-                behind = int(max(numbers[b, p, k * each] - most, 1.0 - len(rules.shares)))
-                found.weights[b, p, k] = rules.shares[behind + len(rules.shares) - 1]
-            even(b, p, rules, found)
-            for k in range(components):
-                line(b, p, k, 0, 0, numbers, prediction, rules, found)
+def mix(some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known) -> None:
+    """The mixtures of the first colour: of numbers (N, O) and the linear prediction (N, C), of no colours where there is none."""
+    components = known.weights.shape[1]
+    each = numbers.shape[1] // components
+    for place in range(some.length):
+        n = some.first + place * some.step
+        if len(rules.zeros):
+            reach = len(rules.zeros) // 2
+            known.offset[n, 0] = int(min(max(numbers[n, 0], -reach), reach)) + reach
+            continue
+        most = numbers[n, 0]
+        for k in range(1, components):
+            most = max(most, numbers[n, k * each])
+        for k in range(components):
+            behind = int(max(numbers[n, k * each] - most, 1.0 - len(rules.shares)))
+            known.weights[n, k] = rules.shares[behind + len(rules.shares) - 1]
+        even(n, known.weights, rules.weight_bits)
+    if not len(rules.zeros):
+        lines(0, some, numbers, prediction, rules, known)
 
 
 @compiled
-def follow(c: int, numbers: Array, prediction: Array, levels: Array, rules: Rules, before: Mixtures, found: Mixtures) -> None:
-    """The mixtures of colour ``c``, given the levels (c, B, P) of the earlier ones and the mixtures of the last of these."""
-    images, pixels, components = found.weights.shape
-    each = numbers.shape[2] // components
-    for b in range(images):
-        for p in range(pixels):
-            for k in range(components):
-                mass = mass_of(levels[c - 1, b, p], before.slope[b, p, k], before.offset[b, p, k], rules)
-                found.weights[b, p, k] = before.weights[b, p, k] * mass
-            even(b, p, rules, found)
-            for k in range(components):
-                further = 0
-                for n in range(c):  # half the steps of a mean for each of the 2 x - (L - 1) that a level stands for
-                    slope = int(numbers[b, p, k * each + 1 + 2 * rules.colours + c - 1 + n])
-                    told = slope * (2 * levels[n, b, p] - (rules.levels - 1)) * (rules.mean_step // 2)
-                    further += (told + (1 << rules.slope_bits >> 1)) >> rules.slope_bits
-                line(b, p, k, c, further, numbers, prediction, rules, found)
+def follow(c: int, some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known) -> None:
+    """From the mixtures of the colour before ``c`` those of ``c``, given the levels of the earlier ones."""
+    top, all_of_it = rules.levels - 1, 1 << rules.mass_bits
+    for place in range(some.length):
+        n = some.first + place * some.step
+        level = known.levels[c - 1, n]
+        for k in range(known.weights.shape[1]):
+            slope, offset = known.slope[n, k], known.offset[n, k]
+            low = mass_below(slope * level + offset, rules.masses, rules.inverse_bits, rules.finer) if level > 0 else 0
+            high = mass_below(slope * (level + 1) + offset, rules.masses, rules.inverse_bits, rules.finer) if level < top else all_of_it
+            known.weights[n, k] *= high - low + 1  # none is ruled out by rounding alone
+        even(n, known.weights, rules.weight_bits)
+    lines(c, some, numbers, prediction, rules, known)
 
 
 @compiled
-def mass_of(level: int, slope: int, offset: int, rules: Rules) -> int:
-    """The mass of one logistic at a level; none is ruled out by rounding alone."""
-    low = mass_below(level, slope, offset, rules) if level > 0 else 0
-    high = mass_below(level + 1, slope, offset, rules) if level + 1 < rules.levels else 1 << rules.mass_bits
-    return high - low + 1
-
-
-@compiled
-def even(b: int, p: int, rules: Rules, found: Mixtures) -> None:
-    """Make weights add up to at most ``2^weight_bits``."""
+def even(n: int, weights: Array, bits: int) -> None:
+    """Make weights of a pixel add up to at most ``2^bits``."""
     total = 0
-    for k in range(found.weights.shape[2]):
-        total += found.weights[b, p, k]
-    for k in range(found.weights.shape[2]):
-        found.weights[b, p, k] = quotient(found.weights[b, p, k] << rules.weight_bits, total)
+    for k in range(weights.shape[1]):
+        total += weights[n, k]
+    for k in range(weights.shape[1]):
+        weights[n, k] = quotient(weights[n, k] << bits, total)
 
 
 @compiled
@@ -130,42 +126,50 @@ def quotient(a: int, b: int) -> int:
 
 
 @compiled
-def line(b: int, p: int, k: int, c: int, further: int, numbers: Array, prediction: Array, rules: Rules, found: Mixtures) -> None:
-    """Where the levels of a component lie in the table: of its mean, ``further`` up, and its scale."""
-    at = k * (numbers.shape[2] // found.weights.shape[2]) + 1 + c
-    mean = int(numbers[b, p, at]) + further
-    if prediction.shape[2]:
-        mean += int(np.rint(prediction[b, p, c] * rules.ahead))
-    scale = int(min(max(numbers[b, p, at + rules.colours], 0.0), len(rules.inverses) - 1.0))
-    inverse = rules.inverses[scale]
-    found.slope[b, p, k] = rules.mean_step * inverse
-    found.offset[b, p, k] = (((len(rules.masses) - 1) // 2) << rules.inverse_bits) - (mean + rules.mean_step // 2) * inverse
+def lines(c: int, some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known) -> None:
+    """Where the levels of colour ``c`` lie in the table: of each component's scale and its mean, which follows the earlier colours."""
+    components, middle = known.weights.shape[1], (len(rules.masses) - 1) // 2 << rules.inverse_bits
+    each, last = numbers.shape[1] // components, len(rules.inverses) - 1.0
+    for place in range(some.length):
+        n = some.first + place * some.step
+        ahead = int(np.rint(prediction[n, c] * rules.ahead)) if prediction.shape[1] else 0
+        for k in range(components):
+            at = k * each + 1 + c
+            mean = int(numbers[n, at]) + ahead
+            for earlier in range(c):  # half the steps of a mean for each of the 2 x - (L - 1) that a level stands for
+                slope = int(numbers[n, at + 2 * rules.colours - 1 + earlier])
+                told = slope * (2 * known.levels[earlier, n] - (rules.levels - 1)) * (rules.mean_step // 2)
+                mean += (told + (1 << rules.slope_bits >> 1)) >> rules.slope_bits
+            inverse = rules.inverses[int(min(max(numbers[n, at + rules.colours], 0.0), last))]
+            known.slope[n, k] = rules.mean_step * inverse
+            known.offset[n, k] = middle - (mean + rules.mean_step // 2) * inverse
 
 
 @compiled
-def halve(half: int, rarest: float, rules: Rules, mixtures: Mixtures, left: Left) -> None:
-    """Find the middle of what is left, ``half`` levels up, and the share of the upper half, never quite nothing or all."""
-    images, pixels = left.low.shape
-    for b in range(images):
-        of = b if len(mixtures.weights) > 1 else 0
-        for p in range(pixels):
-            middle = min(left.low[b, p] + half, rules.levels - 1)
-            total = 0
-            for k in range(mixtures.weights.shape[2]):
-                total += mixtures.weights[of, p, k] * mass_below(middle, mixtures.slope[of, p, k], mixtures.offset[of, p, k], rules)
-            below_middle = np.float64((total >> rules.weight_bits) + middle)
-            share = (left.below_high[b, p] - below_middle) / (left.below_high[b, p] - left.below_low[b, p])
-            left.middle[b, p], left.below_middle[b, p] = middle, below_middle
-            left.upper[b, p] = min(max(share, rarest), 1 - rarest)
+def below(n: int, level: int, rules: Rules, weights: Array, slope: Array, offset: Array) -> float:
+    """The frequencies below a level that is none of the ends."""
+    if len(rules.zeros):
+        return rules.zeros[offset[n, 0]]
+    total = 0
+    for k in range(weights.shape[1]):
+        total += weights[n, k] * mass_below(slope[n, k] * level + offset[n, k], rules.masses, rules.inverse_bits, rules.finer)
+    return float((total >> rules.weight_bits) + level)
 
 
 @compiled
-def take(upper: Array, left: Left) -> None:
-    """Go on in the upper half, or in the lower."""
-    images, pixels = left.low.shape
-    for b in range(images):
-        for p in range(pixels):
-            if upper[b, p]:
-                left.low[b, p], left.below_low[b, p] = left.middle[b, p], left.below_middle[b, p]
-            else:
-                left.below_high[b, p] = left.below_middle[b, p]
+def chance_of(below_low: float, below_middle: float, below_high: float, rarest: float) -> float:
+    """The share of the upper half of what is left, never quite nothing or all."""
+    return min(max((below_high - below_middle) / (below_high - below_low), rarest), 1 - rarest)
+
+
+@compiled
+def ask(c: int, rules: Rules, known: Known, chances: Array, answers: Array) -> None:
+    """All questions that tell the levels of a colour: the chance of a yes, and whether that is the answer, (Q, N) both."""
+    for n in range(known.levels.shape[1]):
+        level, low, below_low, below_high = known.levels[c, n], 0, 0.0, (1 << rules.mass_bits) + float(rules.levels)
+        for number in range(len(chances)):
+            middle = min(low + (1 << (len(chances) - 1 - number)), rules.levels - 1)
+            below_middle = below(n, middle, rules, known.weights, known.slope, known.offset)
+            upper = level >= middle
+            chances[number, n], answers[number, n] = chance_of(below_low, below_middle, below_high, rules.rarest), upper
+            low, below_low, below_high = (middle, below_middle, below_high) if upper else (low, below_low, below_middle)

@@ -26,8 +26,10 @@ AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**18
 """pixels of a batch of tiles, at most, unless one has more: many are decoded in the time of one, but encoding is the faster in the cache"""
 EFFORT, QUICK, PNG_LEVEL = 7, 3, 6
 """of JPEG XL, where it is tried and where it is tried quickly, and of PNG"""
-CROP = 96
+CROP = 64
 """side of the part of an image that shows by how much more effort pays"""
+NEAR = 1.2
+"""An encoding that is so much larger than the other there is not the smaller of the whole image."""
 CLEARLY = 0.95
 """Of an image that is smaller than this share of what other encodings seem to need, these are not tried in full."""
 
@@ -196,9 +198,10 @@ def _other(image: Plain) -> tuple[str, bytes]:
     return min(_others(image, PNG_LEVEL, EFFORT).items(), key=lambda item: len(item[1]))
 
 
-def _others(image: Plain, level: int, effort: int) -> dict[str, bytes]:
+def _others(image: Plain, level: int, effort: int, names: Sequence[str] = ("png", "jxl")) -> dict[str, bytes]:
     """The image as PNG, and as JPEG XL where that can be."""
-    return {"png": png(*image, level)} | ({} if (data := _jpeg_xl(image, effort)) is None else {"jxl": data})
+    tried = ((name, png(*image, level) if name == "png" else _jpeg_xl(image, effort)) for name in names)
+    return {name: data for name, data in tried if data is not None}
 
 
 def _estimated(image: Plain) -> int:
@@ -210,8 +213,10 @@ def _estimated(image: Plain) -> int:
         return 0
     top, left = max(0, height - CROP) // 2, max(0, width - CROP) // 2
     middle = Plain(image.pixels[top : top + CROP, left : left + CROP], image.depth)
-    quick, part, part_in_full = _others(image, 1, QUICK), _others(middle, 1, QUICK), _others(middle, PNG_LEVEL, EFFORT)
-    found = min(len(quick[name]) * len(part_in_full[name]) // len(part[name]) for name in quick if name in part and name in part_in_full)
+    in_full = _others(middle, PNG_LEVEL, EFFORT)
+    near = [name for name, data in in_full.items() if len(data) < NEAR * min(map(len, in_full.values()))]
+    quick, part = (_others(some, 1, QUICK, near) for some in (image, middle))
+    found = min((len(quick[name]) * len(in_full[name]) // len(part[name]) for name in near if name in quick and name in part), default=0)
     return found if 8 * found >= image.pixels.size else 0
 
 

@@ -110,7 +110,7 @@ def need_archive() -> None:
 
     from vlae.errors import DeviceError
 
-    if missing := [name for name in ("constriction", "google_crc32c", "pyarrow") if find_spec(name) is None]:
+    if missing := [name for name in ("google_crc32c", "pyarrow") if find_spec(name) is None]:
         found = f"{', '.join(missing)} not installed"
         raise DeviceError("Archives need the extra vlae[archive]", found=found, do="pip install 'vlae[archive]'")
 

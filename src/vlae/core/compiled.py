@@ -63,9 +63,11 @@ def _tell_of_compiling() -> None:
 
 @cache
 def _folder(file: str) -> str | None:
-    """Where the functions of a file are kept: a place for these very sources, since Numba looks at the file alone and not at what it calls."""
+    """Where the functions of a file are kept: a place for these very sources, since Numba looks at the file alone and not at what it calls,
+    which is beside it or here.
+    """
     here = Path(__file__).parent
-    sources = (path.read_bytes() for path in sorted({*here.glob("*.py"), Path(file)}))
+    sources = (path.read_bytes() for path in sorted({*here.glob("*.py"), *Path(file).parent.glob("*.py")}))
     key, given = sha256(b"".join(sources)).hexdigest()[:16], numba.config.CACHE_DIR  # type: ignore[attr-defined]
     for parent in (Path(given),) if given else (here / "__pycache__", Path("~/.cache/vlae").expanduser()):
         with suppress(OSError):

@@ -71,7 +71,7 @@ class Loops:
         """Take the image's values of a time, and keep what was found."""
         values, found = (some.reshape(len(some), -1).contiguous() for some in (values, found))
         if self.found is None:
-            self.found = self._room(found.shape[1])
+            self.found = self.room(found.shape[1])
         step.lay(time, values.numpy(), self.shape, self.net, self.state)
         step.keep(time, found.numpy(), self.found, self.shape)
 
@@ -83,23 +83,28 @@ class Loops:
 
     def _drawn(self, drawing: Drawing) -> Float[Tensor, "P B C"]:
         painter = self._painter(drawing)
-        found = self._room(painter.colours)
-        for begin, end in self._stretches():
+        found = self.room(painter.colours)
+        for begin, end in self.stretches():
             painting.drawn(begin, end, self.lag, self.shape, self.net, self.gating, self.state, painter, found)
         return torch.from_numpy(found)
 
     def _read(self, reading: Reading) -> Float[Tensor, "P B k"]:
-        weights, bias, steps = (some.contiguous().numpy() for some in (reading.weights, reading.bias, reading.steps))
-        last = LastLayer(weights, bias, steps, np.empty((len(self.state.features), len(bias)), bias.dtype))
-        found, prediction = self._room(len(reading.bias)), self._room(self.state.prediction.shape[1])
-        for begin, end in self._stretches():
+        last = self.last_layer(reading.weights, reading.bias, reading.steps)
+        found, prediction = self.room(len(reading.bias)), self.room(self.state.prediction.shape[1])
+        for begin, end in self.stretches():
             step.read(begin, end, self.lag, self.shape, self.net, self.gating, self.state, last, found, prediction)
         return torch.cat([torch.from_numpy(found), torch.from_numpy(prediction)], dim=2)
 
-    def _room(self, numbers: int) -> Array:
+    def last_layer(self, weights: Float[Tensor, "C O"], bias: Float[Tensor, " O"], steps: Float[Tensor, " O"]) -> LastLayer:
+        """A last layer of whole numbers."""
+        room = np.empty((len(self.state.features), len(bias)), self.state.features.dtype)
+        return LastLayer(weights.contiguous().numpy(), bias.contiguous().numpy(), steps.contiguous().numpy(), room)
+
+    def room(self, numbers: int) -> Array:
+        """Room for so many numbers of each pixel."""
         return np.empty((self.shape.height * self.shape.width, self.batch, numbers), self.state.memory.dtype)
 
-    def _stretches(self) -> Iterator[tuple[int, int]]:
+    def stretches(self) -> Iterator[tuple[int, int]]:
         """All times, some at a time: between them Python is asked whether somebody wants to stop."""
         times = self.sweep.times
         yield from ((begin, min(begin + WITHOUT_A_STOP, times.stop)) for begin in range(times.start, times.stop, WITHOUT_A_STOP))

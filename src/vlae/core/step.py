@@ -279,6 +279,15 @@ class LastLayer(NamedTuple):
 
 
 @compiled
+def number(count: int, state: State, last: LastLayer) -> None:
+    """What the last layer makes of some pixels."""
+    np.dot(state.features[:count], last.weights, last.numbers[:count])
+    for pixel in range(count):
+        for k in range(len(last.bias)):
+            last.numbers[pixel, k] = np.rint((last.numbers[pixel, k] + last.bias[k]) * last.steps[k])
+
+
+@compiled
 def read(
     begin: int, end: int, lag: int, shape: Shape, net: Network, gating: Gating, state: State, last: LastLayer, found: Array, prediction: Array
 ) -> None:
@@ -286,10 +295,7 @@ def read(
     for time in range(begin, end):
         count = advance(time, lag, shape, net, gating, state)
         if time >= 0 and count:
-            np.dot(state.features[:count], last.weights, last.numbers[:count])
-            for pixel in range(count):
-                for k in range(len(last.bias)):
-                    last.numbers[pixel, k] = np.rint((last.numbers[pixel, k] + last.bias[k]) * last.steps[k])
+            number(count, state, last)
             lay(time, state.told, shape, net, state)
             keep(time, last.numbers, found, shape)
             keep(time, state.prediction, prediction, shape)

@@ -3,8 +3,9 @@
 B batch, C width of the network, H and W height and width, K channels of the image, N pixels (rows under way times B), P pixels of the image.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,19 @@ from vlae.core.causal import CausalNet, Seen
 from vlae.core.layout import Layout
 from vlae.core.operations import Operations
 
+if TYPE_CHECKING:
+    from vlae.core.loops import Loops
+
 Write = Callable[[Seen, Float[Tensor, "N U 1 1"]], tuple[Float[Tensor, "N k 1 1"], Float[Tensor, "N K 1 1"]]]
 """From what is known about some pixels, and what was laid beside them: what to keep of them, and the image's values there."""
+
+
+class InLoops(ABC):
+    """Writes in compiled loops of its own, on a CPU."""
+
+    @abstractmethod
+    def in_loops(self, loops: "Loops") -> Float[Tensor, "P B k"]:
+        """Visit every pixel once: what is kept of them."""
 
 
 class Reading:
@@ -49,22 +61,25 @@ class Wavefront:
         self.layout, self.size = Layout(net, 0 if code is None else code.shape[1], *beside.shape[2:]), beside.shape[2:]
         self.code, self.beside = None if code is None else by_pixel(code), by_pixel(beside)
 
-    def run(self, write: Write) -> Float[Tensor, "B k H W"]:
+    def run(self, write: Write | InLoops) -> Float[Tensor, "B k H W"]:
         """Visit every pixel once, and return what ``write`` keeps of them; later pixels rest on the values that it gives."""
         with torch.inference_mode():  # every operation costs less so
-            if self.beside.device.type == "cpu":
-                found = self._in_loops(write)
-            else:
-                found = visited(Operations(self.layout, self.code, self.beside), self.layout, write)
+            found = self._in_loops(write) if self.beside.device.type == "cpu" else self._in_operations(write)
         return found.unflatten(0, self.size).permute(2, 3, 0, 1).clone()
 
-    def _in_loops(self, write: Write) -> Float[Tensor, "P B k"]:
+    def _in_loops(self, write: Write | InLoops) -> Float[Tensor, "P B k"]:
         from vlae.core.compiled import sharing  # the compiler takes a while to load, and not every command draws
         from vlae.core.loops import Loops
 
         with sharing():
             loops = Loops(self.layout, self.code, self.beside)
+            if isinstance(write, InLoops):
+                return write.in_loops(loops)
             return visited(loops, self.layout, write) if (whole := loops.whole(write)) is None else whole
+
+    def _in_operations(self, write: Write | InLoops) -> Float[Tensor, "P B k"]:
+        assert not isinstance(write, InLoops), "it is compiled for CPUs alone"
+        return visited(Operations(self.layout, self.code, self.beside), self.layout, write)
 
 
 def visited(steps: Any, layout: Layout, write: Write) -> Float[Tensor, "P B k"]:
