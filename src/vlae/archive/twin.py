@@ -1,5 +1,6 @@
 """The integer twin of a decoder: the same network in whole numbers (``whole``), so that every sum is exact and hence the same in any order,
-anywhere. Real values are ``2^fraction`` times as large here, pixels are ``2 x - (L - 1)``, codes are multiples of ``2^-CODE_FRACTION``.
+anywhere. Real values are powers of two times as large here, those of the layers with a gain for each channel besides; pixels are
+``2 x - (L - 1)``, codes are multiples of ``2^-CODE_FRACTION``.
 
 B batch, C channels, H and W height and width.
 """
@@ -22,7 +23,7 @@ from vlae.core.causal import CausalNet, Gate
 from vlae.core.decoder import Decoder
 from vlae.core.distributions import Head, LogisticHead
 from vlae.core.encoder import VectorMap
-from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, Upsample
+from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, TapConv, Upsample
 from vlae.core.taps import IMAGE
 from vlae.core.wavefront import Reading, Wavefront
 
@@ -30,6 +31,8 @@ EXACT = {torch.float32: 2**24, torch.float64: 2**53}
 """Below it, floats hold every whole number."""
 CODE_FRACTION, CODE_MOST = 4, 511
 SMALL = 127
+MOST_GAIN = 16
+"""how much more than another a channel may be multiplied with: one that hardly says anything must not cost the others' weights their precision"""
 GREY, GREY_STEP = (77.0, 150.0, 29.0), 4
 """The luminance of red, green and blue in steps of a quarter of a level, times ``2^6``."""
 
@@ -106,26 +109,40 @@ def twin(decoder: Decoder, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> Twi
     """
     if decoder.window.context in ("low", "high"):
         raise NotImplementedError("a decoder that sees the low-pass or the high-pass cannot be computed exactly in whole numbers")
-    return _Maker(decoder, _fraction(decoder, z, x)).twin()
+    return _Maker(decoder, _steps(decoder, z, x)).twin()
 
 
 @torch.no_grad()
 def blank(decoder: Decoder, fraction: int) -> Twin:
     """A twin of the same kind, with values in steps of ``2^-fraction``, to be filled with the numbers of another."""
-    return _Maker(decoder, fraction).twin()
+    return _Maker(decoder, _Steps(fraction, 0, torch.ones(decoder.net.width))).twin()
 
 
-def _fraction(decoder: Decoder, z: Tensor | None, x: Tensor) -> int:
-    """The finest steps in which the values of these images, and a quarter more, do not exceed ``MOST``."""
-    largest = 2.0**-20
+class _Steps(NamedTuple):
+    """The map of the code is in steps of ``2^-fraction``; layers' values, each channel multiplied with its gain, are in steps of ``2^-values``."""
+
+    fraction: int
+    values: int
+    gains: Float[Tensor, " C"]
+
+
+def _steps(decoder: Decoder, z: Tensor | None, x: Tensor) -> _Steps:
+    """The finest steps in which the values of these images, and a quarter more, do not exceed ``MOST``; what is too large for that is cut off.
+
+    Channels that are small have room for larger gains: what those before make larger, those behind make smaller again (Nagel et al. 2019,
+    arXiv:1906.04721, section 4.1).
+    """
+    told, seen = torch.tensor(2.0**-20), torch.full((decoder.net.width,), 2.0**-20)
 
     def look(module: nn.Module, given: tuple[Tensor, ...], value: Tensor) -> None:
-        nonlocal largest
-        largest = max(largest, value.abs().max().item())
+        nonlocal told, seen
+        if isinstance(module, Gate):
+            seen = torch.maximum(seen, value.abs().amax((0, 2, 3)))
+        else:
+            told = torch.maximum(told, value.abs().max())
 
-    watched = [m for part in (decoder.code_map, decoder.net) if part for m in part.modules() if isinstance(m, Conv | Linear | ResBlock | Gate)]
-    conditions = set(decoder.net.conditions.values())
-    hooks = [module.register_forward_hook(look) for module in watched if module not in conditions]
+    watched = [m for m in decoder.code_map.modules() if isinstance(m, Conv | Linear | ResBlock)] if decoder.code_map else []
+    hooks = [module.register_forward_hook(look) for module in [*watched, decoder.net.gate]]
     try:
         code = decoder.spread(z, (x.shape[2], x.shape[3]))
         if decoder.window.layers:  # by convolutions: compiled loops tell nothing of the layers between
@@ -133,16 +150,20 @@ def _fraction(decoder: Decoder, z: Tensor | None, x: Tensor) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    if not math.isfinite(largest):
+    if not (told.isfinite() and seen.isfinite().all()):
         raise ValueError("the decoder's values are not finite, or too large for whole numbers")
-    return max(0, math.floor(math.log2(MOST / (1.25 * largest))))  # what is too large for that is cut off
+    fraction, values = (max(0, math.floor(math.log2(MOST / (1.25 * most)))) for most in (told.item(), seen.max().item()))
+    room = seen.double().clamp_min(seen.max().item() / MOST_GAIN)
+    return _Steps(fraction, values, MOST / (1.25 * 2.0**values * room))
 
 
 class _Maker:
-    """Makes the twin of a decoder, with values in steps of ``2^-fraction``."""
+    """Makes the twin of a decoder."""
 
-    def __init__(self, decoder: Decoder, fraction: int) -> None:
-        self.decoder, self.fraction, self.levels = decoder, fraction, decoder.head.levels
+    def __init__(self, decoder: Decoder, steps: _Steps) -> None:
+        self.decoder, self.levels, self.fraction = decoder, decoder.head.levels, steps.fraction
+        self.gains = steps.gains.double()
+        self.values, self.behind = (steps.values, self.gains) if decoder.window.layers else (steps.fraction, torch.ones(1))
         self.dtype = torch.float32 if self.levels <= 256 else torch.float64
         self.exact = EXACT[self.dtype]
 
@@ -198,24 +219,29 @@ class _Maker:
                 net.convs[number][k] = WholeTaps(conv, *wholes[k])  # type: ignore[index]
             if str(number) in net.conditions:
                 net.conditions[str(number)] = WholeConv(partial(_convolved, stride=1, padding=0), *wholes[-1])
-        net.gate = WholeGate(net.width, scale, self.fraction, self.dtype)
+        net.gate = WholeGate(net.width, scale, self.values, self.dtype)
 
     def parts(self, net: CausalNet, number: int) -> list[_Part]:
         """What a layer adds up: its reads, and the code."""
         parts: list[_Part] = []
         brightest = (self.levels - 1) * (GREY_STEP if net.inputs < self.decoder.head.colours else 1)
         for read, conv in zip(net.layers[number].reads, net.convs[number], strict=True):
-            factor, most = (1 / brightest, brightest) if read.source == IMAGE else (2.0**-self.fraction, MOST)
-            parts.append(_Part(conv.weight().double(), conv.b.double(), factor, most))
+            factor, most = (1 / brightest, brightest) if read.source == IMAGE else (2.0**-self.values, MOST)
+            parts.append(self.part(conv, 1.0 if read.source == IMAGE else self.gains.view(-1, 1), factor, most))
         if str(number) in net.conditions:
-            condition = cast(Conv, net.conditions[str(number)])
-            parts.append(_Part(condition.weight().double(), condition.b.double(), 2.0**-self.fraction, MOST))
+            parts.append(self.part(cast(Conv, net.conditions[str(number)]), 1.0, 2.0**-self.fraction, MOST))
         return parts
+
+    def part(self, conv: Conv | TapConv, given: Tensor | float, factor: float, most: int) -> _Part:
+        """A read of a layer, whose input was multiplied with ``given`` and whose first half of sums is to be multiplied with the gains."""
+        gains = torch.cat([self.gains, torch.ones_like(self.gains)])
+        weights = conv.weight().double().flatten(2) / given * gains.view(-1, 1, 1)
+        return _Part(weights.view_as(conv.v), conv.b.double() * gains, factor, most)
 
     def out(self, out: Conv, head: WholeHead | WholeBitHead) -> WholeOut:
         """The last layer: each of its numbers has a scale of its own."""
         factors, offsets = torch.tensor(head.rows(), dtype=torch.float64).unbind(1)
-        weights, bias = out.weight().double().flatten(1) * factors.unsqueeze(1) * 2.0**-self.fraction, out.b.double() * factors + offsets
+        weights, bias = out.weight().double().flatten(1) / self.behind * factors.unsqueeze(1) * 2.0**-self.values, out.b.double() * factors + offsets
         parts = [_Part(w.unsqueeze(0), b.unsqueeze(0), 1.0, MOST) for w, b in zip(weights, bias, strict=True)]
         scales = torch.tensor([self.largest(partial(_layer_bound, [part])) for part in parts], dtype=torch.float64)
         return WholeOut((weights * 2.0 ** scales.unsqueeze(1)).round(), (bias * 2.0**scales).round(), scales)
