@@ -45,6 +45,14 @@ def test_the_words_are_those_of_constriction(kind, expected):
         assert bits == pytest.approx(-np.log2(np.where(answers, chances, 1 - chances)).sum())
 
 
+def test_there_is_room_for_answers_against_all_expectation():
+    chances, answers = np.full(2**17, 1 - RAREST), np.zeros(2**17, bool)
+    into = writer(2**17)
+    write(chances[None], answers[None], np.array([0, 2**17]), into)
+    assert into.done[0] <= len(into.words)
+    assert np.array_equal(closed(into), words(chances, answers))
+
+
 def test_answers_come_time_after_time_question_after_question():
     random = np.random.default_rng(1)
     chances, starts = random.random((3, 50)).clip(0.01, 0.99), np.array([0, 1, 20, 20, 50])

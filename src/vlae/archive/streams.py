@@ -39,8 +39,8 @@ class Readers(NamedTuple):
 
 
 def writer(answers: int) -> Writer:
-    """With room for so many answers."""
-    room = answers * CHANCE // WORD + 3
+    """With room for so many answers, however surprising."""
+    room = answers * (CHANCE + 1) // WORD + 3
     return Writer(np.empty(room, np.uint32), np.zeros(1, np.int64), np.zeros(1, np.uint64), np.full(1, 2**64 - 1, np.uint64))
 
 
