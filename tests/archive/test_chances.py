@@ -25,6 +25,11 @@ def same(found, chances, answers):
     return np.array_equal(found[0], chances.numpy()) and np.array_equal(found[1], answers.numpy())
 
 
+def by_place(known, levels):
+    """With levels, place after place, image after image."""
+    return known._replace(levels=levels.flatten(1).t().reshape(1, -1).numpy())
+
+
 def rows(values):
     """Pixel after pixel, image after image."""
     return values.flatten(2).transpose(1, 2).flatten(0, 1).contiguous().numpy()
@@ -53,8 +58,9 @@ def test_all_images_may_have_the_same_mixtures(levels):
     logits, means = (torch.randint(-high, high, (1, 4, 3, 8)) for high in (400, 20 * levels))
     shares = WholeLogistics(levels, whole_weights(logits), means, torch.randint(0, len(SCALES), means.shape))
     chances, answers, found = halved(shares, torch.zeros(5, 3, 8, dtype=torch.long))
-    rules, known = logistics(shares, 5)
-    assert same(asked(rules, known._replace(levels=found.view(1, -1).numpy())), chances, answers)
+    head, known = logistics(shares, 5)
+    of_images = (some.reshape(len(some), -1, 5).swapaxes(1, 2).reshape(len(some), -1) for some in asked(head, by_place(known, found)))
+    assert same(tuple(of_images), chances, answers)
 
 
 def test_a_bit_is_one_question():

@@ -3,15 +3,18 @@
 import copy
 import itertools
 
+import constriction
 import numpy as np
 import pytest
 import torch
 
 from vlae.archive.coder import decode, encode
+from vlae.archive.mixture import Halving
 from vlae.archive.whole import MOST
+from vlae.core.schedule import schedule
 
 from .build import made, plan, tensors
-from .test_twin import FORMS, KINDS
+from .test_twin import FORMS, KINDS, NAMES
 
 SIZES = [(1, 1), (1, 9), (7, 1), (5, 6)]
 
@@ -20,6 +23,16 @@ def words(codec, index, x, together):
     """The words of all images, so many in one call."""
     indices = [None] * len(x) if index is None else index.split(together)
     return [image.words for some, few in zip(x.split(together), indices, strict=False) for image in encode(codec, few, some)]
+
+
+def halved(shares, level):
+    """The chance and the answer of each question that tells a level, by tensors (Q, ...)."""
+    left, chances, answers = Halving(shares, level), [], []
+    for middle in left.middles():
+        chances.append(left.upper().expand(level.shape))
+        answers.append(level >= middle)
+        left.take(answers[-1])
+    return torch.stack(chances), torch.stack(answers)
 
 
 def comes_back(codec, index, x, streams, together):
@@ -72,6 +85,30 @@ def test_words_are_as_many_as_the_frequencies_say(kind):
     for image, c, p in zip(encode(one.codec, one.index, x), code.tolist(), pixels.tolist(), strict=True):
         assert image.code_bits == pytest.approx(c, rel=1e-6) and image.pixel_bits == pytest.approx(p, rel=1e-6)
         assert c + p <= 32 * len(image.words) <= c + p + 80
+
+
+@pytest.mark.parametrize("name, kind", list(itertools.product(NAMES, KINDS)))
+def test_the_words_are_those_of_the_frequencies_by_tensors_and_of_constriction(name, kind):
+    """The code, then time after time, colour after colour, all first questions, then all second ones, from the upper row down."""
+    one = made(plan(name, size=(6, 7), **KINDS[kind]))
+    codec, (height, width) = one.codec, one.x.shape[2:]
+    slope = schedule(codec.twin.net.layers, codec.twin.net.predictor).slope if name != "none" else 0
+    times = [column + slope * row if slope else 0 for row in range(height) for column in range(width)]
+    colours = list(one.x.long().unbind(1))
+    with torch.no_grad():
+        told = codec.twin(one.z, one.x)
+    pixels = [[some.flatten(2) for some in halved(told.colour(c, colours[:c]), level)] for c, level in enumerate(colours)]
+    levels = codec.codebook.levels(one.index)
+    code = [some.flatten(2) for some in halved(codec.codebook.shares(levels.shape[2]), levels)]
+    for image, encoded in enumerate(encode(codec, one.index, one.x)):
+        order = [(*code, q, place) for q in range(len(code[0])) for place in range(code[0].shape[2])]
+        for time in sorted(set(times)):
+            here = [place for place, at in enumerate(times) if at == time]
+            order += [(*some, q, place) for some in pixels for q in range(len(some[0])) for place in here]
+        chances, answers = (np.array([some[k][some[2], image, some[3]].item() for some in order]) for k in range(2))
+        encoder = constriction.stream.queue.RangeEncoder()
+        encoder.encode(answers.astype(np.int32), constriction.stream.model.Bernoulli(perfect=False), chances)
+        assert np.array_equal(encoded.words, encoder.get_compressed())
 
 
 def test_threads_do_not_matter():

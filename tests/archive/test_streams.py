@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from vlae.archive.chances import nothing_known, rules_of
 from vlae.archive.loops import Some
 from vlae.archive.mixture import BIT_STEP, REACH, WholeBitHead
-from vlae.archive.reading import read_pixels
 from vlae.archive.streams import closed, readers, write, writer
+from vlae.archive.times import read_pixels
 
 RAREST = 2.0**-24
 BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)

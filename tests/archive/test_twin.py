@@ -13,7 +13,7 @@ from vlae.archive.codebook import Codebook
 from vlae.archive.coder import decode, encode
 from vlae.archive.twin import CODE_MOST, EXACT, GREY_STEP, twin
 from vlae.archive.whole import GATE_FRACTION, GATE_SCALE, MOST, WholeConv, WholeDenseBlock
-from vlae.core.wavefront import Reading, Wavefront
+from vlae.core.wavefront import Wavefront
 
 from .build import made, plan, tensors
 
@@ -40,20 +40,6 @@ def test_every_layer_is_whole_and_the_same_in_double_precision(kind, code):
     found = tensors(one.codec.twin, one.z, one.x)
     assert all(torch.equal(value, value.round()) for value in found)
     assert all(torch.equal(a.double(), b.double()) for a, b in zip(found, doubled(one), strict=True))
-
-
-@pytest.mark.parametrize("name, kind", list(itertools.product(NAMES, KINDS)))
-def test_along_the_wavefront_it_tells_the_same(name, kind):
-    """In compiled loops and, pixel by pixel, in tensor operations: numbers equal to the last bit."""
-    one = made(plan(name, size=(6, 7), **KINDS[kind]))
-    kept = Reading(*one.codec.twin.out.parts())
-    numbers, prediction = one.codec.twin.along(one.z, one.x)
-    seen = one.codec.twin.net(one.codec.twin.image(one.x), one.codec.twin.spread(one.z, (6, 7)))
-    for found, wanted in ((numbers, one.codec.twin.out(seen.features)), (prediction, seen.prediction)):
-        assert (found is None and wanted is None) or torch.equal(found, wanted.flatten(2).transpose(1, 2))
-    if name != "none":
-        front = Wavefront(one.codec.twin.net, one.codec.twin.spread(one.z, (6, 7)), one.codec.twin.image(one.x))
-        assert torch.equal(front.run(kept), front.run(lambda seen, beside: kept(seen, beside)))
 
 
 @pytest.mark.parametrize("code", ["grid", "vector"])

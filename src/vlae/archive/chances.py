@@ -37,35 +37,30 @@ Asked = tuple[Array, Array]
 
 def pixels(head: WholeHead | WholeBitHead, numbers: Array, prediction: Array, levels: Array) -> Asked:
     """What is asked of pixels whose levels (C, N) are known, given the numbers (N, O) of the head and the linear prediction (N, C)."""
-    rules, every, known = rules_of(head), Some(0, 1, len(numbers)), nothing_known(head, len(numbers))._replace(levels=levels)
-    found = _room(rules, len(levels), len(numbers))
-    for c, questions in enumerate(zip(*(some.reshape(len(levels), -1, len(numbers)) for some in found), strict=True)):
-        if c == 0:
-            loops.mix(every, numbers, prediction, rules, known)
-        else:
-            loops.follow(c, every, numbers, prediction, rules, known)
-        loops.ask(c, rules, known, *questions)
+    rules, known, found = rules_of(head), nothing_known(head, len(numbers))._replace(levels=levels), unasked(head, len(numbers))
+    loops.ask_all(Some(0, 1, len(numbers)), numbers, prediction, rules, known, *found)
     return found
 
 
-def asked(rules: Rules, known: Known) -> Asked:
-    """What is asked of one colour whose mixtures and levels are known."""
-    found = _room(rules, 1, known.levels.shape[1])
-    loops.ask(0, rules, known, *found)
+def asked(head: WholeHead, known: Known) -> Asked:
+    """What is asked of places whose mixtures and levels are known."""
+    found = unasked(head, known.levels.shape[1])
+    loops.ask(0, Some(0, 1, known.levels.shape[1]), rules_of(head), known, *found)
     return found
 
 
-def _room(rules: Rules, colours: int, count: int) -> Asked:
-    shape = colours * (rules.levels - 1).bit_length(), count
+def unasked(head: WholeHead | WholeBitHead, count: int) -> Asked:
+    """Room for what is asked of some pixels."""
+    shape = head.colours * (head.levels - 1).bit_length(), count
     return np.empty(shape), np.empty(shape, np.bool_)
 
 
-def logistics(shares: WholeLogistics, images: int) -> tuple[Rules, Known]:
-    """The mixtures (1, K, D, P) of all places, for each of some images, place after place, image after image."""
+def logistics(shares: WholeLogistics, images: int) -> tuple[WholeHead, Known]:
+    """What is known of a code: of all places the mixtures (1, K, D, P), place after place, for each of some images."""
     head = WholeHead(shares.levels, 1, shares.weights.shape[1], 0)
-    parts = (part.flatten(2).transpose(1, 2).expand(images, -1, -1).flatten(0, 1).contiguous().numpy() for part in (shares.weights, *shares.line))
+    parts = (part.flatten(2).permute(2, 0, 1).expand(-1, images, -1).flatten(0, 1).contiguous().numpy() for part in (shares.weights, *shares.line))
     weights, slope, offset = parts
-    return rules_of(head), nothing_known(head, len(weights))._replace(weights=weights, slope=slope, offset=offset)
+    return head, nothing_known(head, len(weights))._replace(weights=weights, slope=slope, offset=offset)
 
 
 def nothing_known(head: WholeHead | WholeBitHead, count: int) -> Known:

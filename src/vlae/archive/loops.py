@@ -71,7 +71,7 @@ def mass_below(exact: int, masses: Array, bits: int, finer: bool) -> np.int64:
 
 @compiled
 def mix(some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known) -> None:
-    """The mixtures of the first colour: of numbers (N, O) and the linear prediction (N, C), of no colours where there is none."""
+    """The mixtures of the first colour."""
     components = known.weights.shape[1]
     each = numbers.shape[1] // components
     for place in range(some.length):
@@ -163,13 +163,28 @@ def chance_of(below_low: float, below_middle: float, below_high: float, rarest: 
 
 
 @compiled
-def ask(c: int, rules: Rules, known: Known, chances: Array, answers: Array) -> None:
-    """All questions that tell the levels of a colour: the chance of a yes, and whether that is the answer, (Q, N) both."""
-    for n in range(known.levels.shape[1]):
+def ask(c: int, some: Some, rules: Rules, known: Known, chances: Array, answers: Array) -> None:
+    """All questions that tell the levels of a colour: the chance of a yes, and whether that is the answer, (Q, places) both."""
+    for place in range(some.length):
+        n = some.first + place * some.step
         level, low, below_low, below_high = known.levels[c, n], 0, 0.0, (1 << rules.mass_bits) + float(rules.levels)
         for number in range(len(chances)):
             middle = min(low + (1 << (len(chances) - 1 - number)), rules.levels - 1)
             below_middle = below(n, middle, rules, known.weights, known.slope, known.offset)
             upper = level >= middle
-            chances[number, n], answers[number, n] = chance_of(below_low, below_middle, below_high, rules.rarest), upper
+            chances[number, place], answers[number, place] = chance_of(below_low, below_middle, below_high, rules.rarest), upper
             low, below_low, below_high = (middle, below_middle, below_high) if upper else (low, below_low, below_middle)
+
+
+@compiled
+def ask_all(some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known, chances: Array, answers: Array) -> None:
+    """All questions that tell all colours of pixels, given the numbers (N, O) of the head and the linear prediction (N, C), of no colours where
+    there is none.
+    """
+    each = len(chances) // rules.colours
+    for c in range(rules.colours):
+        if c == 0:
+            mix(some, numbers, prediction, rules, known)
+        else:
+            follow(c, some, numbers, prediction, rules, known)
+        ask(c, some, rules, known, chances[c * each : (c + 1) * each], answers[c * each : (c + 1) * each])

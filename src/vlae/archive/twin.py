@@ -25,7 +25,6 @@ from vlae.core.distributions import Head, LogisticHead
 from vlae.core.encoder import VectorMap
 from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, TapConv, Upsample
 from vlae.core.taps import IMAGE
-from vlae.core.wavefront import Reading, Wavefront
 
 EXACT = {torch.float32: 2**24, torch.float64: 2**53}
 """Below it, floats hold every whole number."""
@@ -79,17 +78,6 @@ class Twin(Decoder):
     @exact_sums()
     def forward(self, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> WholeDistribution:
         return cast(WholeDistribution, super().forward(z, x))
-
-    @exact_sums()
-    def along(self, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B P O"], Float[Tensor, "B P C"] | None]:
-        """The numbers of the head and the linear prediction that ``forward`` tells of, pixel after pixel: on a CPU in less time and memory."""
-        if not self.window.layers:
-            seen = self.net(self.image(x), self.spread(z, (x.shape[2], x.shape[3])))
-            return self.out(seen.features).flatten(2).transpose(1, 2), None
-        last = cast(WholeOut, self.out).parts()
-        known = Wavefront(self.net, self.spread(z, (x.shape[2], x.shape[3])), self.image(x)).run(Reading(*last)).flatten(2).transpose(1, 2)
-        numbers, prediction = known.tensor_split([len(last[1])], dim=2)
-        return numbers, prediction if self.net.predictor else None
 
     def image(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         steps = 1

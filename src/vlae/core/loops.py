@@ -19,8 +19,7 @@ from vlae.core.decoder import Decoder, Drawing
 from vlae.core.distributions import LogisticHead
 from vlae.core.layout import Layout
 from vlae.core.painting import Painter
-from vlae.core.step import Gating, LastLayer, Network, Shape, State
-from vlae.core.wavefront import Reading
+from vlae.core.step import Gating, Network, Shape, State
 
 LEAST, AT_ONCE = 8, 128
 """So many pixels at once: products pay, and what a layer of common width reads and adds up for them stays in the cache."""
@@ -71,37 +70,21 @@ class Loops:
         """Take the image's values of a time, and keep what was found."""
         values, found = (some.reshape(len(some), -1).contiguous() for some in (values, found))
         if self.found is None:
-            self.found = self.room(found.shape[1])
+            self.found = self._room(found.shape[1])
         step.lay(time, values.numpy(), self.shape, self.net, self.state)
         step.keep(time, found.numpy(), self.found, self.shape)
 
-    def whole(self, write: object) -> Float[Tensor, "P B k"] | None:
-        """All that is found, where the loops know by themselves what to write: pixels of a decoder of real numbers, or those that stand beside."""
-        if isinstance(write, Drawing) and type(write.decoder) is Decoder:
-            return self._drawn(write)
-        return self._read(write) if isinstance(write, Reading) else None
-
-    def _drawn(self, drawing: Drawing) -> Float[Tensor, "P B C"]:
-        painter = self._painter(drawing)
-        found = self.room(painter.colours)
+    def drawn(self, write: object) -> Float[Tensor, "P B C"] | None:
+        """All pixels, where it is a decoder of real numbers that draws them: the loops know by themselves what to write."""
+        if not (isinstance(write, Drawing) and type(write.decoder) is Decoder):
+            return None
+        painter = self._painter(write)
+        found = self._room(painter.colours)
         for begin, end in self.stretches():
             painting.drawn(begin, end, self.lag, self.shape, self.net, self.gating, self.state, painter, found)
         return torch.from_numpy(found)
 
-    def _read(self, reading: Reading) -> Float[Tensor, "P B k"]:
-        last = self.last_layer(reading.weights, reading.bias, reading.steps)
-        found, prediction = self.room(len(reading.bias)), self.room(self.state.prediction.shape[1])
-        for begin, end in self.stretches():
-            step.read(begin, end, self.lag, self.shape, self.net, self.gating, self.state, last, found, prediction)
-        return torch.cat([torch.from_numpy(found), torch.from_numpy(prediction)], dim=2)
-
-    def last_layer(self, weights: Float[Tensor, "C O"], bias: Float[Tensor, " O"], steps: Float[Tensor, " O"]) -> LastLayer:
-        """A last layer of whole numbers."""
-        room = np.empty((len(self.state.features), len(bias)), self.state.features.dtype)
-        return LastLayer(weights.contiguous().numpy(), bias.contiguous().numpy(), steps.contiguous().numpy(), room)
-
-    def room(self, numbers: int) -> Array:
-        """Room for so many numbers of each pixel."""
+    def _room(self, numbers: int) -> Array:
         return np.empty((self.shape.height * self.shape.width, self.batch, numbers), self.state.memory.dtype)
 
     def stretches(self) -> Iterator[tuple[int, int]]:

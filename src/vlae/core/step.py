@@ -265,37 +265,3 @@ def keep(time: int, found: Array, kept: Array, shape: Shape) -> None:
     begun, done = inside(time, first, shape)
     for pixel in range(begun, done):
         copied(flat, pixel * numbers, whole, spot(pixel, time, first, shape) * numbers, numbers)
-
-
-class LastLayer(NamedTuple):
-    """A last layer of whole numbers, ``round((features W + b) steps)``."""
-
-    weights: Array
-    """(C, O)"""
-    bias: Array
-    steps: Array
-    numbers: Array
-    """(N, O), room to work in"""
-
-
-@compiled
-def number(count: int, state: State, last: LastLayer) -> None:
-    """What the last layer makes of some pixels."""
-    np.dot(state.features[:count], last.weights, last.numbers[:count])
-    for pixel in range(count):
-        for k in range(len(last.bias)):
-            last.numbers[pixel, k] = np.rint((last.numbers[pixel, k] + last.bias[k]) * last.steps[k])
-
-
-@compiled
-def read(
-    begin: int, end: int, lag: int, shape: Shape, net: Network, gating: Gating, state: State, last: LastLayer, found: Array, prediction: Array
-) -> None:
-    """All pixels of some times, where the image stands beside: what is known of each before it is written."""
-    for time in range(begin, end):
-        count = advance(time, lag, shape, net, gating, state)
-        if time >= 0 and count:
-            number(count, state, last)
-            lay(time, state.told, shape, net, state)
-            keep(time, last.numbers, found, shape)
-            keep(time, state.prediction, prediction, shape)

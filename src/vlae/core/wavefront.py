@@ -3,8 +3,8 @@
 B batch, C width of the network, H and W height and width, K channels of the image, N pixels (rows under way times B), P pixels of the image.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,29 +20,6 @@ if TYPE_CHECKING:
 
 Write = Callable[[Seen, Float[Tensor, "N U 1 1"]], tuple[Float[Tensor, "N k 1 1"], Float[Tensor, "N K 1 1"]]]
 """From what is known about some pixels, and what was laid beside them: what to keep of them, and the image's values there."""
-
-
-class InLoops(ABC):
-    """Writes in compiled loops of its own, on a CPU."""
-
-    @abstractmethod
-    def in_loops(self, loops: "Loops") -> Float[Tensor, "P B k"]:
-        """Visit every pixel once: what is kept of them."""
-
-
-class Reading:
-    """Writes what stands beside each pixel, and keeps what was known of it before: ``round((features W + b) steps)``, and the prediction.
-
-    Args:
-        weights, bias, steps: of a last layer of whole numbers.
-    """
-
-    def __init__(self, weights: Float[Tensor, "C O"], bias: Float[Tensor, " O"], steps: Float[Tensor, " O"]) -> None:
-        self.weights, self.bias, self.steps = weights, bias, steps
-
-    def __call__(self, seen: Seen, beside: Float[Tensor, "N K 1 1"]) -> tuple[Float[Tensor, "N k 1 1"], Float[Tensor, "N K 1 1"]]:
-        numbers = torch.addmm(self.bias, seen.features.flatten(1), self.weights).mul_(self.steps).round_()[:, :, None, None]
-        return numbers if seen.prediction is None else torch.cat([numbers, seen.prediction], dim=1), beside
 
 
 class Wavefront:
@@ -61,25 +38,24 @@ class Wavefront:
         self.layout, self.size = Layout(net, 0 if code is None else code.shape[1], *beside.shape[2:]), beside.shape[2:]
         self.code, self.beside = None if code is None else by_pixel(code), by_pixel(beside)
 
-    def run(self, write: Write | InLoops) -> Float[Tensor, "B k H W"]:
+    def run(self, write: Write) -> Float[Tensor, "B k H W"]:
         """Visit every pixel once, and return what ``write`` keeps of them; later pixels rest on the values that it gives."""
-        with torch.inference_mode():  # every operation costs less so
-            found = self._in_loops(write) if self.beside.device.type == "cpu" else self._in_operations(write)
+        if self.beside.device.type == "cpu":
+            with self.loops() as loops:
+                found = visited(loops, self.layout, write) if (drawn := loops.drawn(write)) is None else drawn
+        else:
+            with torch.inference_mode():  # every operation costs less so
+                found = visited(Operations(self.layout, self.code, self.beside), self.layout, write)
         return found.unflatten(0, self.size).permute(2, 3, 0, 1).clone()
 
-    def _in_loops(self, write: Write | InLoops) -> Float[Tensor, "P B k"]:
+    @contextmanager
+    def loops(self) -> "Iterator[Loops]":
+        """The network's compiled loops, on a CPU."""
         from vlae.core.compiled import sharing  # the compiler takes a while to load, and not every command draws
         from vlae.core.loops import Loops
 
-        with sharing():
-            loops = Loops(self.layout, self.code, self.beside)
-            if isinstance(write, InLoops):
-                return write.in_loops(loops)
-            return visited(loops, self.layout, write) if (whole := loops.whole(write)) is None else whole
-
-    def _in_operations(self, write: Write | InLoops) -> Float[Tensor, "P B k"]:
-        assert not isinstance(write, InLoops), "it is compiled for CPUs alone"
-        return visited(Operations(self.layout, self.code, self.beside), self.layout, write)
+        with torch.inference_mode(), sharing():
+            yield Loops(self.layout, self.code, self.beside)
 
 
 def visited(steps: Any, layout: Layout, write: Write) -> Float[Tensor, "P B k"]:

@@ -1,6 +1,6 @@
-"""Levels read from words, in compiled loops: the pixels of one time of the wavefront after another.
+"""Pixels in the order of the wavefront, in compiled loops: what is asked of those that are known, and what words tell of those that are not.
 
-B images, C colours, K channels of what the network sees, N pixels, O numbers of the head.
+B images, C colours, K channels of what the network sees, N pixels (rows under way times B), O numbers of the head, P pixels of an image, Q questions.
 """
 
 from typing import NamedTuple
@@ -8,10 +8,63 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from vlae.archive.loops import Known, Rules, Some, below, chance_of, follow, mix
+from vlae.archive.loops import Known, Rules, Some, ask_all, below, chance_of, follow, mix
 from vlae.archive.streams import CHANCE, WORD, Readers, further, share_of_no
 from vlae.core.compiled import Array, compiled, shared
-from vlae.core.step import Gating, LastLayer, Network, Shape, State, advance, inside, keep, lay, number, rows_at
+from vlae.core.step import Gating, Network, Shape, State, advance, inside, keep, lay, rows_at
+
+
+class LastLayer(NamedTuple):
+    """A last layer of whole numbers, ``round((features W + b) steps)``."""
+
+    weights: Array
+    """(C, O)"""
+    bias: Array
+    steps: Array
+    numbers: Array
+    """(N, O), room to work in"""
+
+
+@compiled
+def compute(count: int, state: State, last: LastLayer) -> None:
+    """What the last layer makes of some pixels."""
+    np.dot(state.features[:count], last.weights, last.numbers[:count])
+    for pixel in range(count):
+        for k in range(len(last.bias)):
+            last.numbers[pixel, k] = np.rint((last.numbers[pixel, k] + last.bias[k]) * last.steps[k])
+
+
+@compiled
+def ask_times(
+    begin: int,
+    end: int,
+    done_before: int,
+    lag: int,
+    shape: Shape,
+    net: Network,
+    gating: Gating,
+    state: State,
+    last: LastLayer,
+    rules: Rules,
+    known: Known,
+    levels: Array,
+    chances: Array,
+    answers: Array,
+) -> int:
+    """What is asked of all pixels of some times, which stand beside, and whose levels (C, P B) are known in this order: tells how many are done."""
+    at = done_before
+    for time in range(begin, end):
+        count = advance(time, lag, shape, net, gating, state)
+        if time >= 0 and count:
+            compute(count, state, last)
+            begun, done = inside(time, rows_at(time, shape)[0], shape)
+            after = at + done - begun
+            for c in range(rules.colours):
+                known.levels[c, begun:done] = levels[c, at:after]
+            ask_all(Some(begun, 1, done - begun), last.numbers, state.prediction, rules, known, chances[:, at:after], answers[:, at:after])
+            at = after
+            lay(time, state.told, shape, net, state)
+    return at
 
 
 @compiled
@@ -62,16 +115,18 @@ def read_pixels(image: int, some: Some, numbers: Array, prediction: Array, rules
 
 @compiled
 def read_codes(places: int, rules: Rules, known: Known, of: Readers) -> None:
-    """Levels whose mixtures are known, so many of each image, one image after another."""
-    for image in range(len(of.end)):
-        read_levels(image, 0, Some(image * places, 1, places), rules, known, of)
+    """Levels of so many places whose mixtures are known, place after place, image after image."""
+    images = len(of.end)
+    for image in range(images):
+        read_levels(image, 0, Some(image, images, places), rules, known, of)
 
 
 @compiled
 def read_images(pixels: int, numbers: Array, prediction: Array, rules: Rules, known: Known, of: Readers) -> None:
-    """Pixels of which none waits for another, so many of each image."""
-    for image in range(len(of.end)):
-        read_pixels(image, Some(image * pixels, 1, pixels), numbers, prediction, rules, known, of)
+    """Pixels of which none waits for another, so many of each image, pixel after pixel, image after image."""
+    images = len(of.end)
+    for image in range(images):
+        read_pixels(image, Some(image, images, pixels), numbers, prediction, rules, known, of)
 
 
 class Sight(NamedTuple):
@@ -136,7 +191,7 @@ def read_times(
     for time in range(begin, end):
         count = advance(time, lag, shape, net, gating, state)
         if time >= 0 and count:
-            number(count, state, last)
+            compute(count, state, last)
             read_time(time, shape, last.numbers, state.prediction, rules, known, sight, of)
             lay(time, sight.values, shape, net, state)
             keep(time, sight.pixels, kept, shape)
