@@ -30,7 +30,7 @@ CROP = 64
 """side of the part of an image that shows by how much more effort pays"""
 NEAR = 1.2
 """An encoding that is so much larger than the other there is not the smaller of the whole image."""
-CLEARLY = 0.95
+CLEARLY = 0.97
 """Of an image that is smaller than this share of what other encodings seem to need, these are not tried in full."""
 
 Encoder = Callable[[Float[Tensor, "B C H W"]], Tensor]
