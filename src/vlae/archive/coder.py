@@ -49,16 +49,16 @@ def encode(codec: Codec, index: Index, x: Float[Tensor, "B C H W"]) -> list[Enco
     return [_encoded(_of(of_code, n, len(x)), _of(of_pixels, n, len(x)), starts) for n in range(len(x))]
 
 
-def _of(asked: Asked, image: int, images: int) -> Asked:
+def _of(told: Asked, image: int, images: int) -> Asked:
     """What is asked of one of the images."""
-    return asked[0][:, image::images], asked[1][:, image::images]
+    return told[0][:, image::images], told[1][:, image::images]
 
 
-def _encoded(code: Asked, pixels: Asked, starts: Array) -> Encoded:
+def _encoded(of_code: Asked, of_pixels: Asked, starts: Array) -> Encoded:
     """An image of which all questions (Q, P) are known, those of its pixels in the order in which they are decoded, time after time."""
-    into = writer(code[0].size + pixels[0].size)
-    code_bits = write(*code, np.array([0, code[0].shape[1]]), into)
-    pixel_bits = write(*pixels, starts, into)
+    into = writer(of_code[0].size + of_pixels[0].size)
+    code_bits = write(*of_code, np.array([0, of_code[0].shape[1]]), into)
+    pixel_bits = write(*of_pixels, starts, into)
     return Encoded(closed(into), code_bits, pixel_bits)
 
 
@@ -116,15 +116,15 @@ def decode(codec: Codec, words: list[Words], size: tuple[int, int]) -> Decoded:
     """The codes and the images of some words, all of one size."""
     streams, twin, head = readers(words), codec.twin, cast(WholeHead | WholeBitHead, codec.twin.head)
     index = _read_index(codec, streams, size)
-    z, pixels, images = _whole(codec, index), math.prod(size), len(words)
+    z, images = _whole(codec, index), len(words)
     if not twin.window.layers:  # no pixel waits for another
         numbers = _numbers(twin, z, size)
         known = nothing_known(head, len(numbers))
-        read_images(pixels, numbers, numbers[:, :0].copy(), rules_of(head), known, streams)
+        read_images(math.prod(size), numbers, numbers[:, :0].copy(), rules_of(head), known, streams)
         return Decoded(index, torch.from_numpy(known.levels).view(-1, *size, images).permute(3, 0, 1, 2).to(twin.dtype))
     with Wavefront(twin.net, twin.spread(z, size), torch.empty(images, 0, *size, dtype=twin.dtype)).loops() as loops:
         rows, dtype = len(loops.state.features), loops.state.memory.dtype
-        found = np.empty((pixels, images, head.colours), dtype)
+        found = np.empty((math.prod(size), images, head.colours), dtype)
         work = _last_layer(twin, rows), rules_of(head), nothing_known(head, rows), _sight(twin, rows, dtype), streams, found
         for begin, end in loops.stretches():
             read_times(begin, end, loops.lag, loops.shape, loops.net, loops.gating, loops.state, *work)
