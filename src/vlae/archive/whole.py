@@ -60,12 +60,12 @@ class WholeElu(nn.Module):
 
     def __init__(self, fraction: int) -> None:
         super().__init__()
-        self.register_buffer("table", table(elu, -MOST, 0, 2**fraction, 2**fraction).float(), persistent=False)
+        negative = table(elu, -MOST, 0, 2**fraction, 2**fraction)
+        self.register_buffer("table", torch.cat([negative, torch.arange(1, MOST + 1)]).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self.table, Tensor)
-        places = x.clamp(max=0).add_(MOST).to(torch.int32)
-        return torch.index_select(self.table, 0, places.flatten()).view(x.shape).add_(x.clamp(min=0))
+        return torch.index_select(self.table, 0, (x + MOST).to(torch.int32).flatten()).view(x.shape)
 
 
 class WholeResBlock(nn.Module):
