@@ -73,12 +73,12 @@ def nothing_known(head: WholeHead | WholeBitHead, count: int) -> Known:
 @cache
 def rules_of(head: WholeHead | WholeBitHead) -> Rules:
     """How the numbers of a head become chances."""
-    mixed = isinstance(head, WholeHead)
+    zeros, ahead = (np.empty(0), 2.0**-head.prediction_shift) if isinstance(head, WholeHead) else (_zeros(), 0.0)
     return Rules(
         masses=logistic().to(torch.int32).numpy(),
         inverses=inverse_scales().numpy(),
         shares=weight_shares().numpy(),
-        zeros=np.empty(0) if mixed else _zeros(),
+        zeros=zeros,
         levels=head.levels,
         colours=head.colours,
         mean_step=MEAN_STEP,
@@ -86,7 +86,7 @@ def rules_of(head: WholeHead | WholeBitHead) -> Rules:
         inverse_bits=INVERSE_BITS,
         weight_bits=WEIGHT_BITS,
         mass_bits=MASS_BITS,
-        ahead=2.0**-head.prediction_shift if isinstance(head, WholeHead) else 0.0,
+        ahead=ahead,
         finer=head.levels > FINE,
         rarest=RAREST,
     )

@@ -82,10 +82,10 @@ def _pixels(twin: Twin, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> tuple[
     levels = x.long().permute(1, 2, 3, 0).flatten(1, 2)[:, order].flatten(1).numpy()
     found = unasked(head, levels.shape[1])
     with Wavefront(twin.net, twin.spread(z, size), twin.image(x)).loops() as loops:
-        rows, done = len(loops.state.features), 0
+        rows, at = len(loops.state.features), 0
         work = _last_layer(twin, rows), rules_of(head), nothing_known(head, rows), levels, *found
         for begin, end in loops.stretches():
-            done = ask_times(begin, end, done, loops.lag, loops.shape, loops.net, loops.gating, loops.state, *work)
+            at = ask_times(begin, end, at, loops.lag, loops.shape, loops.net, loops.gating, loops.state, *work)
     return found, starts
 
 

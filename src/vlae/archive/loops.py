@@ -70,8 +70,21 @@ def mass_below(exact: int, masses: Array, bits: int, finer: bool) -> np.int64:
 
 
 @compiled
-def mix(some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known) -> None:
-    """The mixtures of the first colour."""
+def mix(c: int, some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known) -> None:
+    """The mixtures of colour ``c``, of the numbers (N, O) of the head and the linear prediction (N, C), of no colours where there is none; known are
+    those of the colour before, and the levels of all earlier ones.
+    """
+    if c == 0:
+        begin(some, numbers, rules, known)
+    else:
+        follow(c, some, rules, known)
+    if not len(rules.zeros):
+        lines(c, some, numbers, prediction, rules, known)
+
+
+@compiled
+def begin(some: Some, numbers: Array, rules: Rules, known: Known) -> None:
+    """The weights of the first colour's components; of bits the place of the logit."""
     components = known.weights.shape[1]
     each = numbers.shape[1] // components
     for place in range(some.length):
@@ -87,13 +100,11 @@ def mix(some: Some, numbers: Array, prediction: Array, rules: Rules, known: Know
             behind = int(max(numbers[n, k * each] - most, 1.0 - len(rules.shares)))
             known.weights[n, k] = rules.shares[behind + len(rules.shares) - 1]
         even(n, known.weights, rules.weight_bits)
-    if not len(rules.zeros):
-        lines(0, some, numbers, prediction, rules, known)
 
 
 @compiled
-def follow(c: int, some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known) -> None:
-    """From the mixtures of the colour before ``c`` those of ``c``, given the levels of the earlier ones."""
+def follow(c: int, some: Some, rules: Rules, known: Known) -> None:
+    """The weights of the components once the level of the colour before ``c`` is known."""
     top, all_of_it = rules.levels - 1, 1 << rules.mass_bits
     for place in range(some.length):
         n = some.first + place * some.step
@@ -104,7 +115,6 @@ def follow(c: int, some: Some, numbers: Array, prediction: Array, rules: Rules, 
             high = mass_below(slope * (level + 1) + offset, rules.masses, rules.inverse_bits, rules.finer) if level < top else all_of_it
             known.weights[n, k] *= high - low + 1  # none is ruled out by rounding alone
         even(n, known.weights, rules.weight_bits)
-    lines(c, some, numbers, prediction, rules, known)
 
 
 @compiled
@@ -178,13 +188,8 @@ def ask(c: int, some: Some, rules: Rules, known: Known, chances: Array, answers:
 
 @compiled
 def ask_all(some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known, chances: Array, answers: Array) -> None:
-    """All questions that tell all colours of pixels, given the numbers (N, O) of the head and the linear prediction (N, C), of no colours where
-    there is none.
-    """
+    """All questions that tell all colours of pixels."""
     each = len(chances) // rules.colours
     for c in range(rules.colours):
-        if c == 0:
-            mix(some, numbers, prediction, rules, known)
-        else:
-            follow(c, some, numbers, prediction, rules, known)
+        mix(c, some, numbers, prediction, rules, known)
         ask(c, some, rules, known, chances[c * each : (c + 1) * each], answers[c * each : (c + 1) * each])

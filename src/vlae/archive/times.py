@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from vlae.archive.loops import Known, Rules, Some, ask_all, below, chance_of, follow, mix
+from vlae.archive.loops import Known, Rules, Some, ask_all, below, chance_of, mix
 from vlae.archive.streams import CHANCE, WORD, Readers, further, share_of_no
 from vlae.core.compiled import Array, compiled, shared
 from vlae.core.step import Gating, Network, Shape, State, advance, inside, keep, lay, rows_at
@@ -38,7 +38,7 @@ def compute(count: int, state: State, last: LastLayer) -> None:
 def ask_times(
     begin: int,
     end: int,
-    done_before: int,
+    at: int,
     lag: int,
     shape: Shape,
     net: Network,
@@ -51,8 +51,9 @@ def ask_times(
     chances: Array,
     answers: Array,
 ) -> int:
-    """What is asked of all pixels of some times, which stand beside, and whose levels (C, P B) are known in this order: tells how many are done."""
-    at = done_before
+    """What is asked of all pixels of some times, which stand beside, and whose levels (C, P B) are known in this order, from
+    the pixel ``at`` on; tells the pixel after the last.
+    """
     for time in range(begin, end):
         count = advance(time, lag, shape, net, gating, state)
         if time >= 0 and count:
@@ -106,10 +107,7 @@ def read_answers(image: int, c: int, half: int, some: Some, rules: Rules, known:
 def read_pixels(image: int, some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known, of: Readers) -> None:
     """Pixels of an image, as the numbers of a head and the linear prediction tell them."""
     for c in range(rules.colours):
-        if c == 0:
-            mix(some, numbers, prediction, rules, known)
-        else:
-            follow(c, some, numbers, prediction, rules, known)
+        mix(c, some, numbers, prediction, rules, known)
         read_levels(image, c, some, rules, known, of)
 
 
