@@ -24,13 +24,13 @@ from vlae.data.read import Pixels
 TILE = 512
 AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**18
 """pixels of a batch of tiles, at most, unless one has more: many are decoded in the time of one, but encoding is the faster in the cache"""
-EFFORT, QUICK, PNG_LEVEL = 7, 3, 6
+EFFORT, QUICK, PNG_LEVEL = 7, 2, 6
 """of JPEG XL, where it is tried and where it is tried quickly, and of PNG"""
-CROP = 64
-"""side of the part of an image that shows by how much more effort pays"""
-NEAR = 1.2
+CROP, PART = 40, 6
+"""By how much more effort pays is seen in the middle of an image: a part that is so many pixels wide, or this fraction of the image if that is more."""
+NEAR = 1.1
 """An encoding that is so much larger than the other there is not the smaller of the whole image."""
-CLEARLY = 0.97
+CLEARLY = 0.93
 """Of an image that is smaller than this share of what other encodings seem to need, these are not tried in full."""
 
 Encoder = Callable[[Float[Tensor, "B C H W"]], Tensor]
@@ -209,10 +209,11 @@ def _estimated(image: Plain) -> int:
     image. Nothing where the image is so small or so simple, of less than a bit a value, that it is soon tried in full.
     """
     height, width = image.pixels.shape[:2]
-    if height * width <= 2 * CROP**2:
+    side = max(CROP, min(height, width) // PART)
+    if height * width <= 2 * side**2:
         return 0
-    top, left = max(0, height - CROP) // 2, max(0, width - CROP) // 2
-    middle = Plain(image.pixels[top : top + CROP, left : left + CROP], image.depth)
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    middle = Plain(image.pixels[top : top + side, left : left + side], image.depth)
     in_full = _others(middle, PNG_LEVEL, EFFORT)
     near = [name for name, data in in_full.items() if len(data) < NEAR * min(map(len, in_full.values()))]
     quick, part = (_others(some, 1, QUICK, near) for some in (image, middle))

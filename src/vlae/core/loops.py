@@ -44,10 +44,10 @@ class Loops:
         least, at_once = (LEAST, AT_ONCE) if layout.together else (slots, slots)
         threads = numba.get_num_threads() if layout.together else 1
         self.shape = Shape(sweep.height, sweep.width, self.batch, sweep.slots, layout.plan.slope, sweep.early, sweep.late, least, at_once, threads)
-        self.lag, self.net, self.gating = layout.plan.lags[-1], _network(layout, slots), _gating(layout.net.gate, like)
+        self.lag, self.net, self.gating = layout.plan.lags[-1], _network(layout, slots, at_once), _gating(layout.net.gate, like)
         rows = self.net.readers
         self.state = State(
-            memory=np.zeros(self.net.blank + layout.net.width, like.dtype),
+            memory=np.zeros(self.net.blank + at_once * layout.net.width, like.dtype),
             code=np.zeros(0, like.dtype) if code is None else code.flatten().numpy(),
             beside=beside.flatten().numpy(),
             given=np.empty((threads, at_once * int(rows[:, 8].max())), like.dtype),
@@ -105,7 +105,7 @@ class Loops:
         return torch.from_numpy(self.found)
 
 
-def _network(layout: Layout, slots: int) -> Network:
+def _network(layout: Layout, slots: int, at_once: int) -> Network:
     rows: list[list[int]] = []
     first, begin = 0, 0
     for reader in layout.readers:
@@ -122,14 +122,20 @@ def _network(layout: Layout, slots: int) -> Network:
         channels=np.array(layout.channels),
         moments=np.array([moment for reader in layout.readers for moment in reader.moments]),
         readers=np.array(rows),
-        weights=torch.cat([reader.weight.flatten() for reader in layout.readers]).numpy(),
-        bias=torch.cat([none if reader.bias is None else reader.bias for reader in layout.readers]).numpy(),
+        weights=torch.cat([(reader.weight if reader.bias is None else _paired(reader.weight)).flatten() for reader in layout.readers]).numpy(),
+        bias=torch.cat([(none if reader.bias is None else _paired(reader.bias)).repeat(at_once) for reader in layout.readers]).numpy(),
         blank=sum(sizes),
     )
 
 
+def _paired(halves: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+    """What a gate multiplies, the one beside the other: so all gates of neighbours are one long loop."""
+    return halves.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+
+
 def _gating(gate: Gate, like: Array) -> Gating:
     if gate.whole is None:
-        return Gating(like, like, 0.0)
+        return Gating(like, like, like.dtype.type(0), like.dtype.type(0))
     table, steps, most = gate.whole
-    return Gating(table.numpy(), steps[[0, -1]].numpy(), most)
+    rounder = 1.5 * 2.0 ** np.finfo(like.dtype).nmant
+    return Gating(table.numpy(), steps[[0, -1]].numpy(), like.dtype.type(most), like.dtype.type(rounder))

@@ -7,7 +7,7 @@ B batch, C channels of a source, D sums of a reader, M channels of the code map,
 numbers beside a pixel.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -42,21 +42,24 @@ class Network(NamedTuple):
     """(R, 11): source (-1 for the prediction), lag, source (-1 for none) and delay of the residual, first moment and the one after the last,
     whether it reads the code, whether it has a gate, how many numbers it reads, how many it adds up, where its weights begin"""
     weights: Array
-    """of all readers, one after another, (numbers that it reads, numbers that it adds up) each"""
+    """of all readers, one after another, (numbers that it reads, numbers that it adds up) each; of what a gate multiplies, the one beside the other"""
     bias: Array
-    """of all readers, D each"""
+    """of all readers, D each, over and over for all pixels at once"""
     blank: int
-    """where in memory zeros stand, as many as a layer has channels"""
+    """where in memory zeros stand, as many as a layer has channels at all pixels at once"""
 
 
 class Gating(NamedTuple):
-    """A gate of whole numbers (``vlae.archive.whole``): its sigmoid's table, what brings the halves of a sum to whole numbers, the largest
-    value. With an empty table it is the gate of real numbers.
+    """A gate of whole numbers (``vlae.archive.whole``): its sigmoid's table, what brings the two parts of a sum to whole numbers, the largest
+    value, and a number so large that what is added to it is rounded. With an empty table it is the gate of real numbers.
+
+    The last two are of the kind of the others: with numbers of another kind every step would be made in the wider one.
     """
 
     table: Array
     steps: Array
-    most: float
+    most: Any
+    rounder: Any
 
 
 class State(NamedTuple):
@@ -114,26 +117,30 @@ def spot(pixel: int, time: int, first: int, shape: Shape) -> int:
 
 
 @compiled
-def gate(sums: Array, begin: int, bias: Array, of: int, memory: Array, residual: int, to: int, count: int) -> None:
-    """``residual + a sigmoid(b)`` of the halves of a sum."""
-    half, a, c, r, out = np.uintp(count), np.uintp(begin), np.uintp(of), np.uintp(residual), np.uintp(to)
-    for k in range(half):
-        memory[out + k] = memory[r + k] + (sums[a + k] + bias[c + k]) * sigmoid(sums[a + half + k] + bias[c + half + k])
+def gate(sums: Array, bias: Array, residual: Array, out: Array) -> None:
+    """``residual + a sigmoid(b)`` of sums and biases in which each b stands behind its a."""
+    for k in range(len(out)):
+        out[k] = residual[k] + (sums[2 * k] + bias[2 * k]) * sigmoid(sums[2 * k + 1] + bias[2 * k + 1])
 
 
 @compiled
-def whole_gate(gating: Gating, sums: Array, begin: int, bias: Array, of: int, memory: Array, residual: int, to: int, count: int) -> None:
+def whole(value: float, most: float, rounder: float) -> float:
+    """The nearest whole number that is not too large; what is no number is the lowest, so that all have a place in a table."""
+    at_least = value if value > -most else -most
+    return (at_least if at_least < most else most) + rounder - rounder
+
+
+@compiled
+def whole_gate(gating: Gating, sums: Array, bias: Array, residual: Array, out: Array) -> None:
     """The same in whole numbers, with the sigmoid from a table."""
-    half, a, c, r, out = np.uintp(count), np.uintp(begin), np.uintp(of), np.uintp(residual), np.uintp(to)
-    most, to_value, to_place = gating.most, gating.steps[0], gating.steps[1]
-    for k in range(half):  # three loops, since only the look into the table is one number at a time
-        sums[a + k] = min(max(np.rint((sums[a + k] + bias[c + k]) * to_value), -most), most)
-        sums[a + half + k] = min(max(np.rint((sums[a + half + k] + bias[c + half + k]) * to_place), -most), most) + most
-    last = np.uint32(len(gating.table) - 1)
-    for k in range(a + half, a + half + half):
-        sums[k] = gating.table[min(np.uint32(sums[k]), last)]  # what is no number has no place either
-    for k in range(half):
-        memory[out + k] = min(max(np.rint(memory[r + k] + sums[a + k] * sums[a + half + k]), -most), most)
+    most, large, to_value, to_place = gating.most, gating.rounder, gating.steps[0], gating.steps[1]
+    for k in range(len(out)):  # three loops, since only the look into the table is one number at a time
+        sums[2 * k] = whole((sums[2 * k] + bias[2 * k]) * to_value, most, large)
+        sums[2 * k + 1] = whole((sums[2 * k + 1] + bias[2 * k + 1]) * to_place, most, large) + most
+    for k in range(len(out)):
+        sums[2 * k + 1] = gating.table[np.uintp(np.int32(sums[2 * k + 1]))]
+    for k in range(len(out)):
+        out[k] = whole(residual[k] + sums[2 * k] * sums[2 * k + 1], most, large)
 
 
 @compiled
@@ -169,22 +176,26 @@ def lay_side_by_side(number: int, time: int, first: int, low: int, high: int, sh
 def settle(number: int, time: int, first: int, low: int, high: int, shape: Shape, net: Network, gating: Gating, state: State, sums: Array) -> None:
     """Write what a reader made of some pixels; outside the image that is zero, as every tap expects it."""
     source, lag, residual, delay, _, _, _, gated, _, outputs, _ = net.readers[number]
-    begun, done = inside(time - lag, first, shape)
     channels, column = net.channels[source], column_of(source, time, shape, net)
-    added = column_of(residual, time - delay, shape, net) if residual >= 0 else net.blank
-    places, at = shape.slots * shape.batch, first % shape.slots * shape.batch + low
+    places, at = shape.slots * shape.batch, first % shape.slots * shape.batch
+    begun, done = inside(time - lag, first, shape)
+    begun = min(max(begun, low), high)
+    done = min(max(done, begun), high)
     for pixel in range(low, high):
-        here, found = (at if at < places else at - places) * channels, (pixel - low) * outputs
-        kept = added + here if residual >= 0 else added
         if not begun <= pixel < done:
-            blanked(state.memory, column + here, channels)
-        elif not gated:
-            copied(sums, found, state.memory, column + here, channels)
-        elif len(gating.table):
-            whole_gate(gating, sums, found, net.bias, number * outputs, state.memory, kept, column + here, channels)
+            blanked(state.memory, column + (at + pixel) % places * channels, channels)
+    turn = min(max(places - at, begun), done)  # from this pixel on the places are those at the column's beginning
+    for start, end in ((begun, turn), (turn, done)):
+        here, found, count = column + (at + start) % places * channels, (start - low) * outputs, (end - start) * channels
+        if not gated:
+            copied(sums, found, state.memory, here, count)
+            continue
+        before = column_of(residual, time - delay, shape, net) - column + here if residual >= 0 else net.blank
+        given, bias = sums[found : found + 2 * count], net.bias[number * shape.at_once * outputs :]
+        if len(gating.table):
+            whole_gate(gating, given, bias, state.memory[before : before + count], state.memory[here : here + count])
         else:
-            gate(sums, found, net.bias, number * outputs, state.memory, kept, column + here, channels)
-        at += 1
+            gate(given, bias, state.memory[before : before + count], state.memory[here : here + count])
 
 
 @compiled
