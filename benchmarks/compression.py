@@ -80,6 +80,7 @@ def measure(run: Run, limit: int | None, fast: bool) -> Iterator[dict[str, objec
     plain = [Plain(images.pixels(n), run.facts.depth) for n in chosen(images, "test", limit).tolist()]
     pixels = sum(image.pixels[..., 0].size for image in plain)
     clock, sizes, packed = Clock(), dict.fromkeys(OTHERS, 0), []
+    unpack(codec, [one.stored for one in pack(codec, encoder_of(model), plain[:1], False)])  # what is compiled the first time is not counted
     for first in range(0, len(plain), TOGETHER):
         some = plain[first : first + TOGETHER]
         for name, (encode, decode) in OTHERS.items():

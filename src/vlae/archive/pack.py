@@ -27,7 +27,7 @@ AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**18
 EFFORT, QUICK, PNG_LEVEL = 7, 2, 6
 """of JPEG XL, where it is tried and where it is tried quickly, and of PNG"""
 CROP, PART = 40, 6
-"""By how much more effort pays is seen in the middle of an image: a part that is so many pixels wide, or this fraction of the image if that is more."""
+"""By how much more effort pays is seen in the middle of an image: in a part so many pixels wide, or this fraction of the image if that is more."""
 NEAR = 1.1
 """An encoding that is so much larger than the other there is not the smaller of the whole image."""
 CLEARLY = 0.93

@@ -42,7 +42,7 @@ class Network(NamedTuple):
     """(R, 11): source (-1 for the prediction), lag, source (-1 for none) and delay of the residual, first moment and the one after the last,
     whether it reads the code, whether it has a gate, how many numbers it reads, how many it adds up, where its weights begin"""
     weights: Array
-    """of all readers, one after another, (numbers that it reads, numbers that it adds up) each; of what a gate multiplies, the one beside the other"""
+    """of all readers, one after another, (numbers that it reads, numbers that it adds up) each; of a gate the factors in pairs"""
     bias: Array
     """of all readers, D each, over and over for all pixels at once"""
     blank: int
