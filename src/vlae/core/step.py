@@ -186,16 +186,18 @@ def settle(number: int, time: int, first: int, low: int, high: int, shape: Shape
             blanked(state.memory, column + (at + pixel) % places * channels, channels)
     turn = min(max(places - at, begun), done)  # from this pixel on the places are those at the column's beginning
     for start, end in ((begun, turn), (turn, done)):
-        here, found, count = column + (at + start) % places * channels, (start - low) * outputs, (end - start) * channels
+        place, count = (at + start) % places * channels, (end - start) * channels
+        found, here = (start - low) * outputs, column + place
         if not gated:
             copied(sums, found, state.memory, here, count)
             continue
-        before = column_of(residual, time - delay, shape, net) - column + here if residual >= 0 else net.blank
+        before = column_of(residual, time - delay, shape, net) + place if residual >= 0 else net.blank
+        added, out = state.memory[before : before + count], state.memory[here : here + count]
         given, bias = sums[found : found + 2 * count], net.bias[number * shape.at_once * outputs :]
         if len(gating.table):
-            whole_gate(gating, given, bias, state.memory[before : before + count], state.memory[here : here + count])
+            whole_gate(gating, given, bias, added, out)
         else:
-            gate(given, bias, state.memory[before : before + count], state.memory[here : here + count])
+            gate(given, bias, added, out)
 
 
 @compiled

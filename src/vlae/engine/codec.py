@@ -1,6 +1,6 @@
 """The codec of a run: the integer twin of its decoder and the codebook of its codes, calibrated on its training images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from vlae.errors import RunError
 
 PIXELS = 2**18
 """to calibrate with, at most"""
-COARSENESS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Steps of the code that are tried, until images grow again: in the posterior's standard deviations, but for a factor."""
+COARSENESS = (0.5, 1.0, 2.0, 8.0, 64.0)
+"""Steps of the code that are tried: in the posterior's standard deviations, but for a factor. The last leave nothing of a code that does not pay."""
 
 
 def codec_of(run: Run) -> Codec:
@@ -33,27 +33,16 @@ def codec_of(run: Run) -> Codec:
     try:
         if model.encoder is None:
             return Codec(plan, twin(model.decoder, None, x), None, run.fingerprint())
-        return _smallest(model, (_with_code(model, x, coarseness, run) for coarseness in COARSENESS), x)
+        found = [_with_code(model, x, coarseness, run) for coarseness in COARSENESS]
     except (NotImplementedError, ValueError) as error:
         what, why = f"{run.folder} cannot write archives", str(error)[0].upper() + str(error)[1:]
         raise RunError(what, rule=why, do="Train a run of these images with keep.context=pixels, as vlae train does by default") from None
+    return min(found, key=lambda codec: _bits(codec, model, x))
 
 
 def encoder_of(model: VLAE) -> Callable[[Tensor], Tensor] | None:
     """What makes codes of images, as levels; None without a code."""
     return None if model.encoder is None else lambda x: model.posterior(x).centre
-
-
-def _smallest(model: VLAE, codecs: Iterable[Codec], x: Tensor) -> Codec:
-    """Of codecs with ever coarser codes the last before images grow."""
-    best: tuple[float, Codec] | None = None
-    for codec in codecs:
-        bits = _bits(codec, model, x)
-        if best is not None and bits > best[0]:
-            break
-        best = bits, codec
-    assert best is not None
-    return best[1]
 
 
 @torch.no_grad()
