@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vlae.archive.archive import MODELS, Archive, Image
-from vlae.archive.parts import Damaged, names_path, write_part
+from vlae.archive.parts import FORMAT, Damaged, names_path, write_part
 from vlae.errors import ArchiveError
 
 from .build import archive, encoder, expected, made, plan, row
@@ -147,7 +147,7 @@ def test_a_part_of_another_model_is_refused(written, folder, tmp_path):
 def test_a_newer_format_is_refused(written, folder):
     part = folder / "parts" / written.parts[0].name
     table = pq.read_table(part)
-    pq.write_table(table.replace_schema_metadata({"vlae": json.dumps({"format": 2, "codec": written.key})}), part)
+    pq.write_table(table.replace_schema_metadata({"vlae": json.dumps({"format": FORMAT + 1, "codec": written.key})}), part)
     with pytest.raises(ArchiveError, match=r"newer version.*Update vlae"):
         list(Archive.open(folder).images())
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from vlae.archive.codec import Codec
+from vlae.archive.codec import FORMAT, Codec
 from vlae.archive.coder import decode, encode
 from vlae.errors import ArchiveError
 
@@ -106,7 +106,7 @@ def test_any_flipped_bits_are_refused_or_make_another_codec(data):
 
 PLAN = asdict(PLANS["grey"])
 LIES = {
-    "newer": {"format": 2},
+    "newer": {"format": FORMAT + 1},
     "formatless": {"format": None},
     "format is text": {"format": "1"},
     "fraction-is-huge": {"fraction": 10**9},
@@ -145,8 +145,8 @@ def test_what_a_file_says_of_itself_is_not_believed(lie):
 
 def test_a_newer_format_says_what_to_do():
     told, tensors = opened(one_of("grey").codec.data)
-    with pytest.raises(ArchiveError, match=r"newer version.*format 2.*Update vlae"):
-        Codec.read(closed(told | {"format": 2}, tensors))
+    with pytest.raises(ArchiveError, match=rf"newer version.*format {FORMAT + 1}.*Update vlae"):
+        Codec.read(closed(told | {"format": FORMAT + 1}, tensors))
 
 
 def test_so_it_is_with_the_shapes_of_its_tensors():

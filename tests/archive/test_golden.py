@@ -22,7 +22,7 @@ from vlae.archive.pack import Plain, pack
 
 from .build import archive, encoder, made, plan
 
-GOLDEN, VERSION = Path(__file__).parent / "golden", 1
+GOLDEN, VERSION = Path(__file__).parent / "golden", 2
 HERE = GOLDEN / f"v{VERSION}"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlae.archive import parts as module
-from vlae.archive.parts import About, Damaged, Row, names_path, read_part, write_part
+from vlae.archive.parts import FORMAT, About, Damaged, Row, names_path, read_part, write_part
 from vlae.errors import ArchiveError
 
 from .build import encoder, expected, made, plan, row
@@ -144,7 +144,7 @@ def test_a_part_of_another_model_or_a_newer_format_is_refused(written, part):
     with pytest.raises(ArchiveError, match="another model"):
         list(read_part(part, "0" * 64))
     table = pq.read_table(part)
-    newer = json.loads(table.schema.metadata[b"vlae"]) | {"format": 2}
+    newer = json.loads(table.schema.metadata[b"vlae"]) | {"format": FORMAT + 1}
     pq.write_table(table.replace_schema_metadata({"vlae": json.dumps(newer)}), part)
     with pytest.raises(ArchiveError, match=r"newer version.*Update vlae"):
         list(read_part(part, written[0].key))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from vlae.archive.codebook import Codebook
 from vlae.archive.coder import decode, encode
 from vlae.archive.twin import CODE_MOST, EXACT, GREY_STEP, twin
-from vlae.archive.whole import GATE_FRACTION, GATE_SCALE, MOST, WholeConv, WholeDenseBlock
+from vlae.archive.whole import GATE_SCALE, MOST, WholeConv, WholeDenseBlock
 from vlae.core.wavefront import Wavefront
 
 from .build import made, plan, tensors
@@ -102,17 +102,15 @@ def test_every_layer_is_the_same_in_whole_numbers_one_pixel_after_another(kind):
     one = made(plan("4x2", **KINDS[kind]))
     net, out, code = one.codec.twin.net, one.codec.twin.out, one.codec.twin.spread(one.z, one.x.shape[2:])
     values = [shown(one)]
-    steps = np.log2(net.gate.steps.numpy()).astype(int)
-    scale, fraction = GATE_FRACTION - steps[-1], steps[0] + GATE_FRACTION - steps[-1]
+    lower = -np.log2(net.gate.steps.numpy()).astype(int)[None, :, None, None]
     opened = whole(net.gate.table * GATE_SCALE)
     for number, layer in enumerate(net.layers):
         condition = net.conditions[str(number)]
         total = np.einsum("oc,bchw->bohw", whole(condition.w)[:, :, 0, 0], whole(code)) + whole(condition.b)[None, :, None, None]
         for reads, conv in zip(layer.reads, net.convs[number], strict=True):
             total += read(conv.taps, whole(conv.w), values[reads.source]) + whole(conv.b)[None, :, None, None]
-        a, b = np.split(total, 2, axis=1)
-        a = np.clip(nearest(a, scale - fraction) if scale > fraction else a << (fraction - scale), -MOST, MOST)
-        gate = opened[np.clip(nearest(b, scale - GATE_FRACTION), -MOST, MOST) + MOST]
+        a, b = np.split(np.clip(nearest(total << np.maximum(-lower, 0), lower), -MOST, MOST), 2, axis=1)
+        gate = opened[b + MOST]
         residual = 0 if layer.residual is None else values[layer.residual]
         values.append(np.clip(nearest(residual * GATE_SCALE + a * gate, 10), -MOST, MOST))
     lowered = -np.log2(out.step.numpy()).astype(int)[None, :, None, None]

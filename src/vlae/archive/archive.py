@@ -23,7 +23,7 @@ import pyarrow.dataset as ds
 from vlae.archive.codec import Codec
 from vlae.archive.pack import AT_ONCE as PIXELS_AT_ONCE
 from vlae.archive.pack import Stored, unpack
-from vlae.archive.parts import Damaged, Row, codec_key, read_names, read_part
+from vlae.archive.parts import SCHEMA, Damaged, Row, codec_key, read_names, read_part
 from vlae.data.files import beside, disk_errors
 from vlae.data.read import Pixels
 from vlae.data.spool import identity
@@ -196,7 +196,7 @@ class Archive:
 
     def dataset(self) -> ds.Dataset:
         """All columns as a pyarrow dataset: codes and bits can be read without touching a pixel."""
-        return ds.dataset([str(part) for part in self.parts if part.is_file()], format="parquet")
+        return ds.dataset([str(part) for part in self.parts if part.is_file()], schema=SCHEMA, format="parquet")
 
 
 def _parts(folder: Path) -> list[Path]:

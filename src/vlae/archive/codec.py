@@ -25,7 +25,8 @@ from vlae.errors import ArchiveError
 
 Words = npt.NDArray[np.uint32]
 """what a range coder writes"""
-FORMAT = 1
+FORMAT = 2
+"""In format 1 the sums of all outputs of a gate's half had one scale."""
 _LARGEST_SIZE, _LARGEST_COUNT, _LARGEST_SEEN, _FINEST = 8192, 64, 2**18, 30
 _PLAN = TypeAdapter(DecoderPlan)
 

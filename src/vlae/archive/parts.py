@@ -7,6 +7,7 @@ one image; all other columns carry a checksum for each page. The list tells what
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ from vlae.data.files import beside
 from vlae.data.form import Form
 from vlae.errors import ArchiveError
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 told the types of Arrow besides."""
 LARGEST = 256
 """images of a part, at most"""
 MOST_METADATA = 2**26
@@ -42,13 +44,13 @@ SCHEMA = pa.schema(
         ("exif", pa.binary()),
         ("file_bytes", pa.int64()),
         ("encoding", pa.string()),
-        ("code_shape", pa.list_(pa.int16(), 3)),
+        ("code_shape", pa.list_(pa.int16())),
         ("code", pa.list_(pa.int16())),
         ("code_bits", pa.float32()),
         ("pixel_bits", pa.float32()),
         ("other_bytes", pa.int64()),
         ("crc32c", pa.uint32()),
-        ("stream", pa.large_binary()),
+        ("stream", pa.binary()),
     ]
 )
 _COLUMNS = [name for name in SCHEMA.names if name != "stream"]
@@ -93,22 +95,23 @@ def write_part(path: Path, rows: Iterable[Row], codec: Codec) -> list[str]:
     """
     steps = (codec.codebook.steps / 2**CODE_FRACTION).tolist() if codec.codebook else []
     told = {"format": FORMAT, "codec": codec.key, "code_steps": steps}
-    schema = SCHEMA.with_metadata({"vlae": json.dumps(told)})
     names: list[str] = []
-    with beside(path) as file, _writer(file, schema) as writer:
+    with beside(path) as file, _writer(file) as writer:
+        writer.add_key_value_metadata({"vlae": json.dumps(told)})
         for group in _groups(rows):
             columns = [_values(row) for row in group]
-            writer.write_table(pa.table({name: [c[name] for c in columns] for name in SCHEMA.names}, schema=schema))
+            writer.write_table(pa.table({name: [c[name] for c in columns] for name in SCHEMA.names}, schema=SCHEMA))
             names += [row.about.name for row in group]
     with beside(names_path(path)) as file:
         file.write(json.dumps({"format": FORMAT, "names": names}, ensure_ascii=False).encode())
     return names
 
 
-def _writer(file: Any, schema: pa.Schema) -> pq.ParquetWriter:
+def _writer(file: Any) -> pq.ParquetWriter:
     return pq.ParquetWriter(
         file,
-        schema,
+        SCHEMA,
+        store_schema=False,  # Parquet's own tells all, and Arrow's would be as large as the columns
         compression={name: "zstd" for name in [*_COLUMNS, "code.list.element", "code_shape.list.element"]},  # the stream has none
         use_dictionary=["encoding", "channels", "depth", "orientation", "icc", "exif", "code.list.element"],
         write_statistics=["name"],
@@ -192,12 +195,20 @@ def _check(path: Path, file: pq.ParquetFile, codec: str) -> None:
         raise ArchiveError(f"{path} was written by a newer version", found=f"format {told['format']}", do="Update vlae")
     if told["codec"] != codec:
         raise ArchiveError(f"{path} was written with another model", rule="All parts of an archive share the model in it", do="Restore its own model")
-    if not file.schema_arrow.equals(SCHEMA):
+    if not file.schema.equals(_in_parquet()):
         raise ValueError("its columns are not those of an archive")
 
 
+@cache
+def _in_parquet() -> pq.ParquetSchema:
+    """The columns as Parquet knows them, whatever Arrow called their types."""
+    with pa.BufferOutputStream() as out:
+        pq.write_table(SCHEMA.empty_table(), out)
+        return pq.ParquetFile(out.getvalue()).schema
+
+
 def _told(file: pq.ParquetFile) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((file.schema_arrow.metadata or {})[b"vlae"])
+    told: dict[str, Any] = json.loads(file.metadata.metadata[b"vlae"])
     return told
 
 

@@ -198,16 +198,21 @@ class _Maker:
         return WholeConv(maps, *whole, scale - self.fraction)
 
     def net(self, net: CausalNet) -> None:
-        """Turn a causal network into whole numbers: all its layers have sums of one scale."""
+        """Turn a causal network into whole numbers: the sums of an output have one scale in all layers, the finest that all of them allow."""
         per_layer = [self.parts(net, number) for number in range(len(net.layers))]
-        scale = min((self.largest(partial(_layer_bound, parts)) for parts in per_layer), default=0)
+        scales = torch.tensor([self.scale(per_layer, output) for output in range(2 * net.width)], dtype=torch.float64)
         for number, parts in enumerate(per_layer):
-            wholes = [((w * 2.0**scale * factor).round(), (b * 2.0**scale).round()) for w, b, factor, _ in parts]
+            wholes = [(_scaled(w * factor, scales).round(), _scaled(b, scales).round()) for w, b, factor, _ in parts]
             for k, conv in enumerate(net.convs[number]):
                 net.convs[number][k] = WholeTaps(conv, *wholes[k])  # type: ignore[index]
             if str(number) in net.conditions:
                 net.conditions[str(number)] = WholeConv(partial(_convolved, stride=1, padding=0), *wholes[-1])
-        net.gate = WholeGate(net.width, scale, self.values, self.dtype)
+        net.gate = WholeGate(scales, self.values, self.dtype)
+
+    def scale(self, per_layer: list[list[_Part]], output: int) -> int:
+        """The finest scale of an output of all layers."""
+        of_output = [[_Part(w[output, None], b[output, None], factor, most) for w, b, factor, most in parts] for parts in per_layer]
+        return min((self.largest(partial(_layer_bound, parts)) for parts in of_output), default=0)
 
     def parts(self, net: CausalNet, number: int) -> list[_Part]:
         """What a layer adds up: its reads, and the code."""
@@ -257,6 +262,11 @@ def _head(head: Head, prediction_shift: int) -> WholeHead | WholeBitHead:
 
 def _convolved(x: Tensor, weights: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
     return F.conv2d(x, weights, bias, stride, padding)
+
+
+def _scaled(values: Tensor, scales: Tensor) -> Tensor:
+    """Each output's values in steps of ``2^-scale``."""
+    return values * 2.0 ** scales.view(-1, *[1] * (values.dim() - 1))
 
 
 def _bound(weights: Tensor, most: int) -> Tensor:

@@ -93,16 +93,16 @@ class WholeDenseBlock(nn.Module):
 
 
 class WholeGate(Gate):
-    """``residual + a sigmoid(b)`` of the halves of sums in steps of ``2^-scale``; the sigmoid is a table.
+    """``residual + a sigmoid(b)`` of the halves of sums in steps of ``2^-scales``; the sigmoid is a table.
 
     Both halves are brought to whole numbers at once, by adding a number so large that only these are left; the bits of the sum then tell the
     place in the table.
     """
 
-    def __init__(self, width: int, scale: int, fraction: int, dtype: torch.dtype) -> None:
+    def __init__(self, scales: Float[Tensor, " D"], fraction: int, dtype: torch.dtype) -> None:
         super().__init__()
-        steps = [2.0 ** (fraction - scale)] * width + [2.0 ** (GATE_FRACTION - scale)] * width
-        self.register_buffer("steps", torch.tensor(steps, dtype=dtype))
+        fractions = torch.tensor([fraction, GATE_FRACTION]).repeat_interleave(len(scales) // 2)
+        self.register_buffer("steps", (2.0 ** (fractions - scales)).to(dtype))
         opened = table(sigmoid, -MOST, MOST, 2**GATE_FRACTION, GATE_SCALE).to(dtype) / GATE_SCALE
         self.register_buffer("table", opened, persistent=False)
 

@@ -44,7 +44,7 @@ class Loops:
         least, at_once = (LEAST, AT_ONCE) if layout.together else (slots, slots)
         threads = numba.get_num_threads() if layout.together else 1
         self.shape = Shape(sweep.height, sweep.width, self.batch, sweep.slots, layout.plan.slope, sweep.early, sweep.late, least, at_once, threads)
-        self.lag, self.net, self.gating = layout.plan.lags[-1], _network(layout, slots, at_once), _gating(layout.net.gate, like)
+        self.lag, self.net, self.gating = layout.plan.lags[-1], _network(layout, slots, at_once), _gating(layout.net.gate, like, at_once)
         rows = self.net.readers
         self.state = State(
             memory=np.zeros(self.net.blank + at_once * layout.net.width, like.dtype),
@@ -133,9 +133,9 @@ def _paired(halves: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
     return halves.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
 
 
-def _gating(gate: Gate, like: Array) -> Gating:
+def _gating(gate: Gate, like: Array, at_once: int) -> Gating:
     if gate.whole is None:
         return Gating(like, like, like.dtype.type(0), like.dtype.type(0))
     table, steps, most = gate.whole
     rounder = 1.5 * 2.0 ** np.finfo(like.dtype).nmant
-    return Gating(table.numpy(), steps[[0, -1]].numpy(), like.dtype.type(most), like.dtype.type(rounder))
+    return Gating(table.numpy(), _paired(steps).repeat(at_once).numpy(), like.dtype.type(most), like.dtype.type(rounder))

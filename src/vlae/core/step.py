@@ -50,8 +50,9 @@ class Network(NamedTuple):
 
 
 class Gating(NamedTuple):
-    """A gate of whole numbers (``vlae.archive.whole``): its sigmoid's table, what brings the two parts of a sum to whole numbers, the largest
-    value, and a number so large that what is added to it is rounded. With an empty table it is the gate of real numbers.
+    """A gate of whole numbers (``vlae.archive.whole``): its sigmoid's table, what brings the sums to whole numbers (in pairs, over and over for all
+    pixels at once, as the biases are), the largest value, and a number so large that what is added to it is rounded. With an empty table it is
+    the gate of real numbers.
 
     The last two are of the kind of the others: with numbers of another kind every step would be made in the wider one.
     """
@@ -133,10 +134,10 @@ def whole(value: float, most: float, rounder: float) -> float:
 @compiled
 def whole_gate(gating: Gating, sums: Array, bias: Array, residual: Array, out: Array) -> None:
     """The same in whole numbers, with the sigmoid from a table."""
-    most, large, to_value, to_place = gating.most, gating.rounder, gating.steps[0], gating.steps[1]
+    most, large, steps = gating.most, gating.rounder, gating.steps
     for k in range(len(out)):  # three loops, since only the look into the table is one number at a time
-        sums[2 * k] = whole((sums[2 * k] + bias[2 * k]) * to_value, most, large)
-        sums[2 * k + 1] = whole((sums[2 * k + 1] + bias[2 * k + 1]) * to_place, most, large) + most
+        sums[2 * k] = whole((sums[2 * k] + bias[2 * k]) * steps[2 * k], most, large)
+        sums[2 * k + 1] = whole((sums[2 * k + 1] + bias[2 * k + 1]) * steps[2 * k + 1], most, large) + most
     for k in range(len(out)):
         sums[2 * k + 1] = gating.table[np.uintp(np.int32(sums[2 * k + 1]))]
     for k in range(len(out)):
