@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlae.archive.chances import asked, logistics, pixels
-from vlae.archive.loops import quotient
+from vlae.archive.chances import logistics, nothing_known, rules_of, unasked
+from vlae.archive.loops import Some, ask, mix, quotient
 from vlae.archive.mixture import SCALES, Halving, WholeBitHead, WholeHead, WholeLogistics, whole_weights
 
 
@@ -23,6 +23,23 @@ def halved(shares, like):
 
 def same(found, chances, answers):
     return np.array_equal(found[0], chances.numpy()) and np.array_equal(found[1], answers.numpy())
+
+
+def pixels(head, numbers, prediction, levels):
+    """What is asked of pixels (N), colour after colour."""
+    known, found = nothing_known(head, len(numbers))._replace(levels=levels), []
+    for c in range(head.colours):
+        mix(c, Some(0, 1, len(numbers)), numbers, prediction, rules_of(head), known)
+        found.append(asked(head, known, c))
+    return tuple(np.concatenate(some) for some in zip(*found, strict=True))
+
+
+def asked(head, known, c=0):
+    """What is asked of a colour whose mixtures and levels are known."""
+    count = known.levels.shape[1]
+    (chances,), (answers,) = room = unasked(head, 1, count)
+    ask(c, Some(0, 1, count), rules_of(head), known, chances, answers)
+    return tuple(some[0] for some in room)
 
 
 def by_place(known, levels):

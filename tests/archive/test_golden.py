@@ -19,8 +19,9 @@ from vlae.archive import parts as parts_module
 from vlae.archive.archive import Archive, Image
 from vlae.archive.codec import Codec
 from vlae.archive.pack import Plain, pack
+from vlae.archive.parts import SCHEMA, write_part
 
-from .build import archive, encoder, made, plan
+from .build import archive, encoder, made, plan, row
 
 GOLDEN, VERSION = Path(__file__).parent / "golden", 2
 HERE = GOLDEN / f"v{VERSION}"
@@ -53,8 +54,8 @@ def make(folder):
     torch.manual_seed(0)
     new = archive(folder / "archive", made(plan("stack2"), coarseness=4.0, tame=True).codec, pictures())
     told = {name: {"pixels": value} for name, value in sums({name: image.pixels.tobytes() for name, image in pictures().items()}).items()}
-    for row in new.rows(streams=True):
-        told[row.about.name] |= {"encoding": row.packed.stored.encoding, "stream": hashlib.sha256(row.packed.stored.stream).hexdigest()}
+    for one in new.rows(streams=True):
+        told[one.about.name] |= {"encoding": one.packed.stored.encoding, "stream": hashlib.sha256(one.packed.stored.stream).hexdigest()}
     (folder / "expected.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
@@ -70,6 +71,17 @@ def test_every_golden_archive_is_decoded(folder):
     assert sums({n: i.pixels.tobytes() for n, i in found.items()}) == {n: t["pixels"] for n, t in told.items()}
     assert sums({n: i.row.packed.stored.stream for n, i in found.items()}) == {n: t["stream"] for n, t in told.items()}
     assert {i.row.packed.stored.encoding for i in found.values()} > {"vlae"}
+
+
+@pytest.mark.parametrize("folder", versions(), ids=lambda folder: folder.name)
+def test_every_golden_archive_is_added_to(folder, tmp_path):
+    there = Archive.open(Path(shutil.copytree(folder / "archive", tmp_path / "archive")))
+    names, image = [one.about.name for one in there.rows()], Plain(pictures()["grey.png"].pixels[::-1].copy(), 8)
+    write_part(there.new_part(0), [row("new.png", image, pack(there.codec, encoder(there.codec), [image])[0])], there.codec)
+    again = Archive.open(there.folder)
+    assert [one.about.name for one in again.rows()] == again.dataset().to_table()["name"].to_pylist() == [*names, "new.png"]
+    (new,) = again.images(names=frozenset(["new.png"]))
+    assert again.dataset().schema == SCHEMA and new.pixels.tobytes() == image.pixels.tobytes()
 
 
 def test_todays_streams_are_those_of_the_golden_archive(monkeypatch):

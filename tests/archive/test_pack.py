@@ -184,7 +184,6 @@ def test_how_many_are_worked_on_at_once_does_not_matter(monkeypatch):
     found = [p.stored for p in packed("grey", some)]
     for at_once in (1, 100):
         monkeypatch.setattr(module, "AT_ONCE", at_once)
-        monkeypatch.setattr(module, "ENCODED_AT_ONCE", at_once)
         assert [p.stored for p in packed("grey", some)] == found
         assert all(same(image, pixels) for image, pixels in zip(some, unpack(codec("grey"), found), strict=True))
 

@@ -1,7 +1,5 @@
 """The range coder writes the words that constriction's does, and reads them."""
 
-import itertools
-
 import constriction
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from vlae.archive.chances import nothing_known, rules_of
 from vlae.archive.loops import Some
 from vlae.archive.mixture import BIT_STEP, REACH, WholeBitHead
-from vlae.archive.streams import closed, readers, write, writer
+from vlae.archive.streams import closed, readers, write, writers
 from vlae.archive.times import read_pixels
 
 RAREST = 2.0**-24
@@ -39,27 +37,20 @@ def test_the_words_are_those_of_constriction(kind, expected):
     for n in [*range(40), *random.integers(40, 4000, 60)]:
         chances = CHANCES[kind](random, n).clip(RAREST, 1 - RAREST)
         answers = random.random(n) < (chances if expected else 0.5)
-        into = writer(n)
-        bits = write(chances[None], answers[None], np.array([0, n]), into)
-        assert np.array_equal(closed(into), words(chances, answers))
-        assert bits == pytest.approx(-np.log2(np.where(answers, chances, 1 - chances)).sum())
+        into = writers(2, n)
+        write(1, chances[: n // 2], answers[: n // 2], into)
+        write(0, chances, ~answers, into)
+        write(1, chances[n // 2 :], answers[n // 2 :], into)
+        assert np.array_equal(closed(1, into), words(chances, answers)) and np.array_equal(closed(0, into), words(chances, ~answers))
+        assert into.bits[1] == pytest.approx(-np.log2(np.where(answers, chances, 1 - chances)).sum())
 
 
 def test_there_is_room_for_answers_against_all_expectation():
     chances, answers = np.full(2**17, 1 - RAREST), np.zeros(2**17, bool)
-    into = writer(2**17)
-    write(chances[None], answers[None], np.array([0, 2**17]), into)
-    assert into.done[0] <= len(into.words)
-    assert np.array_equal(closed(into), words(chances, answers))
-
-
-def test_answers_come_time_after_time_question_after_question():
-    random = np.random.default_rng(1)
-    chances, starts = random.random((3, 50)).clip(0.01, 0.99), np.array([0, 1, 20, 20, 50])
-    answers, into = random.random((3, 50)) < chances, writer(150)
-    write(chances, answers, starts, into)
-    order = [(q, n) for begin, end in itertools.pairwise(starts) for q in range(3) for n in range(begin, end)]
-    assert np.array_equal(closed(into), words(*(np.array([some[place] for place in order]) for some in (chances, answers))))
+    into = writers(1, 2**17)
+    write(0, chances, answers, into)
+    assert into.done[0] <= into.words.shape[1]
+    assert np.array_equal(closed(0, into), words(chances, answers))
 
 
 @given(st.lists(st.tuples(st.integers(-4000, 4000), st.booleans()), max_size=60), st.integers(1, 3))
@@ -81,10 +72,9 @@ def test_what_constriction_writes_is_read(pixels, apart):
 
 
 def test_words_cut_short_are_read_as_if_zeros_followed():
-    into = writer(3000)
-    chances = np.full((1, 3000), 0.5)
-    write(chances, np.ones((1, 3000), bool), np.array([0, 3000]), into)
-    some = readers([closed(into)[:10], closed(into)[:0]])
+    into = writers(1, 3000)
+    write(0, np.full(3000, 0.5), np.ones(3000, bool), into)
+    some = readers([closed(0, into)[:10], closed(0, into)[:0]])
     known, numbers = nothing_known(WholeBitHead(), 3000), np.zeros((3000, 1), np.float32)
     for image in range(2):
         read_pixels(image, Some(0, 1, 3000), numbers, numbers[:, :0].copy(), rules_of(WholeBitHead()), known, some)

@@ -1,7 +1,7 @@
 """The chances that the range coder is driven with. A level is told by halves: whether it lies in the upper half of the levels that are left,
 then again, down to one; each answer has its share of the frequencies (``mixture``), and is coded in as many bits as it is surprising.
 
-C colours, K components, N pixels, O numbers of a head, Q questions a pixel.
+B images, C colours, D channels of a code, K components, N pixels, P places.
 """
 
 from functools import cache
@@ -9,8 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from vlae.archive import loops
-from vlae.archive.loops import Known, Rules, Some
+from vlae.archive.loops import Asked, Known, Rules
 from vlae.archive.mixture import (
     BIT_STEP,
     FINE,
@@ -31,28 +30,16 @@ from vlae.archive.mixture import (
 )
 from vlae.core.compiled import Array
 
-Asked = tuple[Array, Array]
-"""of all questions, colour after colour (Q, N), the chance of a yes, and whether that is the answer"""
+
+def questions(levels: int) -> int:
+    """How many answers tell which of so many levels it is."""
+    return (levels - 1).bit_length()
 
 
-def pixels(head: WholeHead | WholeBitHead, numbers: Array, prediction: Array, levels: Array) -> Asked:
-    """What is asked of pixels whose levels (C, N) are known, given the numbers (N, O) of the head and the linear prediction (N, C)."""
-    rules, known, found = rules_of(head), nothing_known(head, len(numbers))._replace(levels=levels), unasked(head, len(numbers))
-    loops.ask_all(Some(0, 1, len(numbers)), numbers, prediction, rules, known, *found)
-    return found
-
-
-def asked(head: WholeHead, known: Known) -> Asked:
-    """What is asked of places whose mixtures and levels are known."""
-    found = unasked(head, known.levels.shape[1])
-    loops.ask(0, Some(0, 1, known.levels.shape[1]), rules_of(head), known, *found)
-    return found
-
-
-def unasked(head: WholeHead | WholeBitHead, count: int) -> Asked:
-    """Room for what is asked of some pixels."""
-    shape = head.colours * (head.levels - 1).bit_length(), count
-    return np.empty(shape), np.empty(shape, np.bool_)
+def unasked(head: WholeHead | WholeBitHead, images: int, count: int) -> Asked:
+    """Room for what is asked of so many levels of some images."""
+    shape = images, questions(head.levels), count
+    return Asked(np.empty(shape), np.empty(shape, np.bool_))
 
 
 def logistics(shares: WholeLogistics, images: int) -> tuple[WholeHead, Known]:

@@ -4,7 +4,6 @@ B batch, C colours, D channels of the code, H and W height and width, N pixels o
 """
 
 import math
-from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -12,15 +11,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vlae.archive.chances import Asked, asked, logistics, nothing_known, pixels, rules_of, unasked
+from vlae.archive.chances import logistics, nothing_known, questions, rules_of, unasked
+from vlae.archive.codebook import LEVELS
 from vlae.archive.codec import Codec, Words
 from vlae.archive.mixture import WholeBitHead, WholeHead
-from vlae.archive.streams import Readers, closed, readers, write, writer
-from vlae.archive.times import LastLayer, Sight, ask_times, read_codes, read_images, read_times
+from vlae.archive.streams import Readers, Writers, closed, readers, writers
+from vlae.archive.times import LastLayer, Sight, read_codes, read_images, read_times, write_codes, write_images, write_times
 from vlae.archive.twin import GREY, GREY_STEP, Twin, exact_sums
 from vlae.archive.whole import WholeOut
 from vlae.core.compiled import Array
-from vlae.core.schedule import schedule
 from vlae.core.wavefront import Wavefront
 
 Index = Int64[Tensor, "B D ..."] | None
@@ -43,50 +42,47 @@ class Decoded(NamedTuple):
 
 
 @torch.no_grad()
+@exact_sums()
 def encode(codec: Codec, index: Index, x: Float[Tensor, "B C H W"]) -> list[Encoded]:
     """The words of each image, given the indices of its code."""
-    of_code, (of_pixels, starts) = _code(codec, index), _pixels(codec.twin, _whole(codec, index), x)
-    return [_encoded(_of(of_code, n, len(x)), _of(of_pixels, n, len(x)), starts) for n in range(len(x))]
+    into = writers(len(x), questions(LEVELS) * _each(index) + questions(codec.twin.head.levels) * _each(x))
+    _write_index(codec, index, into)
+    code_bits = into.bits.tolist()
+    _write_pixels(codec.twin, _whole(codec, index), x, into)
+    return [Encoded(closed(n, into), code_bits[n], into.bits[n].item() - code_bits[n]) for n in range(len(x))]
 
 
-def _of(told: Asked, image: int, images: int) -> Asked:
-    """What is asked of one of the images."""
-    return told[0][:, image::images], told[1][:, image::images]
+def _each(values: Tensor | None) -> int:
+    """How many values an image has."""
+    return 0 if values is None else values[0].numel()
 
 
-def _encoded(of_code: Asked, of_pixels: Asked, starts: Array) -> Encoded:
-    """An image of which all questions (Q, P) are known, those of its pixels in the order in which they are decoded, time after time."""
-    into = writer(of_code[0].size + of_pixels[0].size)
-    code_bits = write(*of_code, np.array([0, of_code[0].shape[1]]), into)
-    pixel_bits = write(*of_pixels, starts, into)
-    return Encoded(closed(into), code_bits, pixel_bits)
-
-
-def _code(codec: Codec, index: Index) -> Asked:
-    """What is asked of the codes' places, place after place, image after image; of no code, nothing."""
+def _write_index(codec: Codec, index: Index, into: Writers) -> None:
+    """The codes' places, place after place; of no code, nothing."""
     if index is None or codec.codebook is None:
-        return np.empty((0, 0)), np.empty((0, 0), np.bool_)
+        return
     levels = codec.codebook.levels(index)
     head, known = logistics(codec.codebook.shares(levels.shape[2]), len(levels))
-    return asked(head, known._replace(levels=levels.flatten(1).t().reshape(1, -1).numpy()))
+    known.levels[:] = levels.flatten(1).t().reshape(1, -1).numpy()
+    places = known.levels.shape[1] // len(levels)
+    write_codes(places, rules_of(head), known, unasked(head, len(levels), places), into)
 
 
-@exact_sums()
-def _pixels(twin: Twin, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> tuple[Asked, Array]:
-    """What is asked of the pixels of each time, row after row, image after image; and how many pixels of an image come before each time."""
-    size, head = (x.shape[2], x.shape[3]), cast(WholeHead | WholeBitHead, twin.head)
-    if not twin.window.layers:  # all at one time
+def _write_pixels(twin: Twin, z: Tensor | None, x: Float[Tensor, "B C H W"], into: Writers) -> None:
+    images, size, head = len(x), (x.shape[2], x.shape[3]), cast(WholeHead | WholeBitHead, twin.head)
+    levels = x.permute(2, 3, 0, 1).flatten(0, 1).contiguous().numpy()
+    if not twin.window.layers:  # no pixel waits for another
         numbers = _numbers(twin, z, size)
-        return pixels(head, numbers, numbers[:, :0].copy(), x.long().permute(1, 2, 3, 0).flatten(1).numpy()), np.array([0, math.prod(size)])
-    order, starts = _order(schedule(twin.net.layers, twin.net.predictor).slope, *size)
-    levels = x.long().permute(1, 2, 3, 0).flatten(1, 2)[:, order].flatten(1).numpy()
-    found = unasked(head, levels.shape[1])
+        known = nothing_known(head, len(numbers))
+        known.levels[:] = levels.reshape(len(numbers), -1).T
+        room = unasked(head, images, math.prod(size))
+        write_images(math.prod(size), numbers, numbers[:, :0].copy(), rules_of(head), known, room, into)
+        return
     with Wavefront(twin.net, twin.spread(z, size), twin.image(x)).loops() as loops:
-        rows, at = len(loops.state.features), 0
-        work = _last_layer(twin, rows), rules_of(head), nothing_known(head, rows), levels, *found
+        rows = len(loops.state.features)
+        work = _last_layer(twin, rows), rules_of(head), nothing_known(head, rows), unasked(head, images, rows // images), into, levels
         for begin, end in loops.stretches():
-            at = ask_times(begin, end, at, loops.lag, loops.shape, loops.net, loops.gating, loops.state, *work)
-    return found, starts
+            write_times(begin, end, loops.lag, loops.shape, loops.net, loops.gating, loops.state, *work)
 
 
 def _numbers(twin: Twin, z: Tensor | None, size: tuple[int, int]) -> Array:
@@ -95,14 +91,6 @@ def _numbers(twin: Twin, z: Tensor | None, size: tuple[int, int]) -> Array:
     assert code is not None
     numbers: Array = twin.out(code).permute(2, 3, 0, 1).flatten(0, 2).contiguous().numpy()
     return numbers
-
-
-@lru_cache(16)
-def _order(slope: int, height: int, width: int) -> tuple[Int64[Tensor, " P"], Array]:
-    """Pixels in the order in which they are decoded, those of one time from the upper row down; and how many come before each time."""
-    row, column = torch.arange(height * width).div(width, rounding_mode="floor"), torch.arange(height * width).remainder(width)
-    time = column + slope * row
-    return torch.argsort(time, stable=True), np.cumsum([0, *torch.unique(time, return_counts=True)[1].tolist()])
 
 
 def _last_layer(twin: Twin, rows: int) -> LastLayer:

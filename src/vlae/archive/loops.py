@@ -1,6 +1,6 @@
 """Mixtures of logistics in integers, and the halving of their levels, compiled: to the last bit what tensors give (``mixture``).
 
-C colours, K components, N pixels, O numbers of the head, Q questions.
+B images, C colours, K components, N pixels, O numbers of the head, Q questions that tell a level.
 """
 
 from typing import NamedTuple
@@ -55,6 +55,13 @@ class Known(NamedTuple):
     below_high: Array
     levels: Array
     """(C, N), the lowest that are left"""
+
+
+class Asked(NamedTuple):
+    """What is asked of levels of some images (B, Q, N): the chance of a yes, and whether that is the answer."""
+
+    chances: Array
+    answers: Array
 
 
 @compiled
@@ -174,7 +181,7 @@ def chance_of(below_low: float, below_middle: float, below_high: float, rarest: 
 
 @compiled
 def ask(c: int, some: Some, rules: Rules, known: Known, chances: Array, answers: Array) -> None:
-    """All questions that tell the levels of a colour: the chance of a yes, and whether that is the answer, (Q, places) both."""
+    """All questions that tell the levels of a colour: the chance of a yes, and whether that is the answer, (Q, N) both."""
     for place in range(some.length):
         n = some.first + place * some.step
         level, low, below_low, below_high = known.levels[c, n], 0, 0.0, (1 << rules.mass_bits) + float(rules.levels)
@@ -184,12 +191,3 @@ def ask(c: int, some: Some, rules: Rules, known: Known, chances: Array, answers:
             upper = level >= middle
             chances[number, place], answers[number, place] = chance_of(below_low, below_middle, below_high, rules.rarest), upper
             low, below_low, below_high = (middle, below_middle, below_high) if upper else (low, below_low, below_middle)
-
-
-@compiled
-def ask_all(some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known, chances: Array, answers: Array) -> None:
-    """All questions that tell all colours of pixels."""
-    each = len(chances) // rules.colours
-    for c in range(rules.colours):
-        mix(c, some, numbers, prediction, rules, known)
-        ask(c, some, rules, known, chances[c * each : (c + 1) * each], answers[c * each : (c + 1) * each])

@@ -22,8 +22,8 @@ from vlae.data.form import Form, convert
 from vlae.data.read import Pixels
 
 TILE = 512
-AT_ONCE, ENCODED_AT_ONCE = 2**20, 2**18
-"""pixels of a batch of tiles, at most, unless one has more: many are decoded in the time of one, but encoding is the faster in the cache"""
+AT_ONCE = 2**20
+"""pixels of a batch of tiles, at most, unless one has more: many are coded in the time of one"""
 EFFORT, QUICK, PNG_LEVEL = 7, 2, 6
 """of JPEG XL, where it is tried and where it is tried quickly, and of PNG"""
 CROP, PART = 40, 6
@@ -164,9 +164,7 @@ def _coded(codec: Codec, encoder: Encoder | None, x: Float[Tensor, "B C H W"], c
 
     index = codec.codebook.index(encoder(x)) if codec.codebook and encoder else None
     levels = x.to(codec.twin.dtype)
-    each = max(1, ENCODED_AT_ONCE // (x.shape[2] * x.shape[3]))
-    parts = zip(levels.split(each), [None] * len(x) if index is None else index.split(each), strict=False)
-    found = [image for some, codes in parts for image in encode(codec, codes, some)]
+    found = encode(codec, index, levels)
     grids = torch.zeros(len(x), 0, 1, 1) if index is None else index.view(*index.shape[:2], *(index.shape[2:] or (1, 1)))
     pieces: list[_Piece | None] = [
         _Piece(image.words, code.astype(np.int16), image.code_bits, image.pixel_bits) for image, code in zip(found, grids.numpy(), strict=True)

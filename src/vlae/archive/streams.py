@@ -3,7 +3,7 @@
 The words are those of constriction's range coder (Bamler 2022, arXiv:2201.01741; Martin 1979), one answer after another without a call for
 each: of 32 bits, from an interval whose ends have 64, with chances in 24 bits.
 
-B images, N answers, Q questions.
+B images, N answers.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,17 @@ WORD, CHANCE = 32, 24
 """bits of a word, and of a chance"""
 
 
-class Writer(NamedTuple):
-    """The words of an image under way, and the interval that the answers so far leave: from ``lower``, so wide (1 each)."""
+class Writers(NamedTuple):
+    """The words of some images under way, the interval that the answers so far leave each of them: from ``lower``, so wide; and how surprising
+    these were, in bits (B).
+    """
 
     words: Array
+    """(B, room)"""
     done: Array
     lower: Array
     width: Array
+    bits: Array
 
 
 class Readers(NamedTuple):
@@ -38,10 +42,11 @@ class Readers(NamedTuple):
     point: Array
 
 
-def writer(answers: int) -> Writer:
-    """With room for so many answers, however surprising."""
+def writers(images: int, answers: int) -> Writers:
+    """With room for so many answers of each image, however surprising."""
     room = answers * (CHANCE + 1) // WORD + 3
-    return Writer(np.empty(room, np.uint32), np.zeros(1, np.int64), np.zeros(1, np.uint64), np.full(1, 2**64 - 1, np.uint64))
+    whole = np.full(images, 2**64 - 1, np.uint64)
+    return Writers(np.empty((images, room), np.uint32), np.zeros(images, np.int64), np.zeros(images, np.uint64), whole, np.zeros(images))
 
 
 def readers(words: Sequence[Array]) -> Readers:
@@ -62,40 +67,29 @@ def share_of_no(chance: float) -> np.uint64:
 
 
 @compiled
-def write(chances: Array, answers: Array, starts: Array, into: Writer) -> float:
-    """Write answers (Q, N), given the chance of a yes of each: of those between two of the ``starts`` all first ones, then all second ones, and so
-    on. Tells how surprising they are together, in bits.
-    """
-    bits = 0.0
-    for some in range(len(starts) - 1):
-        for question in range(len(chances)):
-            bits += write_some(chances[question, starts[some] : starts[some + 1]], answers[question, starts[some] : starts[some + 1]], into)
-    return bits
-
-
-@compiled
-def write_some(chances: Array, answers: Array, into: Writer) -> float:
-    """Write answers (N), one after another."""
-    lower, width, count, bits, likely = into.lower[0], into.width[0], into.done[0], 0.0, 1.0
+def write(image: int, chances: Array, answers: Array, into: Writers) -> None:
+    """Write answers (N), given the chance of a yes of each."""
+    lower, width, count, bits, likely = into.lower[image], into.width[image], into.done[image], 0.0, 1.0
+    words = into.words[image]
     for n in range(len(answers)):
         no, scale = share_of_no(chances[n]), width >> np.uint64(CHANCE)
         if answers[n]:
             lower += scale * no
             if lower < scale * no:  # it has passed 2^64
-                carry(into.words, count)
+                carry(words, count)
             width = scale * (np.uint64(1 << CHANCE) - no)
             likely *= chances[n]
         else:
             width = scale * no
             likely *= 1.0 - chances[n]
         if width < np.uint64(1 << WORD):
-            into.words[count] = lower >> np.uint64(WORD)
+            words[count] = lower >> np.uint64(WORD)
             count += 1
             lower, width = lower << np.uint64(WORD), width << np.uint64(WORD)
         if likely < 1e-200:
             bits, likely = bits - np.log2(likely), 1.0
-    into.lower[0], into.width[0], into.done[0] = lower, width, count
-    return bits - np.log2(likely)
+    into.lower[image], into.width[image], into.done[image] = lower, width, count
+    into.bits[image] += bits - np.log2(likely)
 
 
 @compiled
@@ -107,17 +101,17 @@ def carry(words: Array, count: int) -> None:
             break
 
 
-def closed(into: Writer) -> Array:
-    """The words, and behind them as few as tell a point of the interval that is left, whatever follows."""
-    lower, width, count = int(into.lower[0]), int(into.width[0]), int(into.done[0])
-    if not count and width == 2**64 - 1:
-        return into.words[:0]
+def closed(image: int, into: Writers) -> Array:
+    """The words of an image, and behind them as few as tell a point of the interval that is left, whatever follows."""
+    lower, width, written = int(into.lower[image]), int(into.width[image]), into.words[image, : into.done[image]]
+    if not len(written) and width == 2**64 - 1:
+        return written
     point = lower + 2 ** (64 - WORD) - 1
     if point >> 64:
-        carry(into.words, count)
+        carry(written, len(written))
     told = (point >> WORD) % 2**WORD
     rest = [told] if (lower + width >> WORD) % 2**WORD != told else [told, 0]
-    return np.concatenate([into.words[:count], np.array(rest, np.uint32)])
+    return np.concatenate([written, np.array(rest, np.uint32)])
 
 
 @compiled

@@ -1,6 +1,6 @@
-"""Pixels in the order of the wavefront, in compiled loops: what is asked of those that are known, and what words tell of those that are not.
+"""Pixels in the order of the wavefront, in compiled loops: those that are known as words, and what words tell of those that are not.
 
-B images, C colours, K channels of what the network sees, N pixels (rows under way times B), O numbers of the head, P pixels of an image, Q questions.
+B images, C colours, K channels of what the network sees, N pixels (rows under way times B), O numbers of the head, P pixels of an image.
 """
 
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from vlae.archive.loops import Known, Rules, Some, ask_all, below, chance_of, mix
-from vlae.archive.streams import CHANCE, WORD, Readers, further, share_of_no
+from vlae.archive.loops import Asked, Known, Rules, Some, ask, below, chance_of, mix
+from vlae.archive.streams import CHANCE, WORD, Readers, Writers, further, share_of_no, write
 from vlae.core.compiled import Array, compiled, shared
-from vlae.core.step import Gating, Network, Shape, State, advance, inside, keep, lay, rows_at
+from vlae.core.step import Gating, Network, Shape, State, advance, inside, keep, lay, rows_at, spot
 
 
 class LastLayer(NamedTuple):
@@ -35,10 +35,67 @@ def compute(count: int, state: State, last: LastLayer) -> None:
 
 
 @compiled
-def ask_times(
+def write_levels(image: int, c: int, some: Some, rules: Rules, known: Known, asked: Asked, into: Writers) -> None:
+    """The levels of colour ``c``, by halves: the first questions of all pixels, then the second ones."""
+    chances, answers = asked.chances[image], asked.answers[image]
+    ask(c, some, rules, known, chances, answers)
+    for number in range(len(chances)):
+        write(image, chances[number, : some.length], answers[number, : some.length], into)
+
+
+@compiled
+def write_pixels(image: int, some: Some, numbers: Array, prediction: Array, rules: Rules, known: Known, asked: Asked, into: Writers) -> None:
+    """Pixels of an image, as the numbers of a head and the linear prediction tell them."""
+    for c in range(rules.colours):
+        mix(c, some, numbers, prediction, rules, known)
+        write_levels(image, c, some, rules, known, asked, into)
+
+
+@compiled
+def write_codes(places: int, rules: Rules, known: Known, asked: Asked, into: Writers) -> None:
+    """Levels of so many places whose mixtures are known, place after place, image after image."""
+    images = len(into.done)
+    for image in range(images):
+        write_levels(image, 0, Some(image, images, places), rules, known, asked, into)
+
+
+@compiled
+def write_images(pixels: int, numbers: Array, prediction: Array, rules: Rules, known: Known, asked: Asked, into: Writers) -> None:
+    """Pixels of which none waits for another, so many of each image, pixel after pixel, image after image."""
+    images = len(into.done)
+    for image in range(images):
+        write_pixels(image, Some(image, images, pixels), numbers, prediction, rules, known, asked, into)
+
+
+@compiled
+def take(time: int, x: Array, shape: Shape, known: Known) -> None:
+    """The levels of the pixels of a time, from images (P, B, C)."""
+    first, _ = rows_at(time, shape)
+    begun, done = inside(time, first, shape)
+    flat, colours = x.reshape(-1), x.shape[2]
+    for n in range(begun, done):
+        here = spot(n, time, first, shape) * colours
+        for c in range(colours):
+            known.levels[c, n] = int(flat[here + c])
+
+
+@shared
+def write_time(time: int, shape: Shape, numbers: Array, prediction: Array, rules: Rules, known: Known, asked: Asked, into: Writers) -> None:
+    """The pixels of a time: rows of all images."""
+    begun, done = inside(time, rows_at(time, shape)[0], shape)
+    rows = (done - begun) // shape.batch
+    if shape.threads == 1:
+        for image in range(shape.batch):
+            write_pixels(image, Some(begun + image, shape.batch, rows), numbers, prediction, rules, known, asked, into)
+    else:
+        for image in numba.prange(shape.batch):
+            write_pixels(int(image), Some(begun + int(image), shape.batch, rows), numbers, prediction, rules, known, asked, into)
+
+
+@compiled
+def write_times(
     begin: int,
     end: int,
-    at: int,
     lag: int,
     shape: Shape,
     net: Network,
@@ -47,25 +104,18 @@ def ask_times(
     last: LastLayer,
     rules: Rules,
     known: Known,
-    levels: Array,
-    chances: Array,
-    answers: Array,
-) -> int:
-    """What is asked of all pixels of some times, which stand beside, and whose levels (C, P B) are known in this order, from
-    the pixel ``at`` on; tells the pixel after the last.
-    """
+    asked: Asked,
+    into: Writers,
+    x: Array,
+) -> None:
+    """All pixels of some times, which stand beside."""
     for time in range(begin, end):
         count = advance(time, lag, shape, net, gating, state)
         if time >= 0 and count:
             compute(count, state, last)
-            begun, done = inside(time, rows_at(time, shape)[0], shape)
-            after = at + done - begun
-            for c in range(rules.colours):
-                known.levels[c, begun:done] = levels[c, at:after]
-            ask_all(Some(begun, 1, done - begun), last.numbers, state.prediction, rules, known, chances[:, at:after], answers[:, at:after])
-            at = after
+            take(time, x, shape, known)
+            write_time(time, shape, last.numbers, state.prediction, rules, known, asked, into)
             lay(time, state.told, shape, net, state)
-    return at
 
 
 @compiled

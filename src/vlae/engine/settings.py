@@ -45,7 +45,7 @@ class Keep(_Group):
     )
     dims: PositiveInt | None = Field(None, description="Dimensions of a vector code.")
     channels: PositiveInt | None = Field(None, description="Channels of a grid code.")
-    stride: Literal[2, 4, 8, 16, 32, 64] | None = Field(None, description="Pixels for each place of a grid code.")
+    stride: Literal[2, 4, 8, 16, 32] | None = Field(None, description="Pixels for each place of a grid code.")
     bits: PositiveFloat | None = Field(None, description="Bits that the code is held at: for an image (vector), for each 1,000 pixels (grid).")
 
 
