@@ -74,6 +74,15 @@ def test_codes_come_back_in_steps_of_any_size(code, coarseness):
     assert comes_back(one.codec, one.index, one.x, words(one.codec, one.index, one.x, 2), 3)
 
 
+@pytest.mark.parametrize("code", ["grid", "vector"])
+def test_images_with_the_same_code_come_back_beside_others(code):
+    one = made(plan("stack2", code=code, size=(6, 7)), batch=4)
+    one.index[2] = one.index[0]
+    streams = words(one.codec, one.index, one.x, 4)
+    assert all(np.array_equal(a, b) for a, b in zip(words(one.codec, one.index, one.x, 1), streams, strict=True))
+    assert comes_back(one.codec, one.index, one.x, streams, 4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_are_as_many_as_the_frequencies_say(kind):
     """On images of its own: what is rarer than one in a million has twice its share, since the coder adds one part in 2^24 to it."""

@@ -179,6 +179,21 @@ def test_the_code_is_that_of_the_whole_image_tile_by_tile(name):
     assert np.array_equal(found.code, whole[:, None, None] if name == "vector" else whole) and found.code.dtype == np.int16
 
 
+@pytest.mark.parametrize("name, size", [("grey", (20, 29)), ("vector", (6, 7))])
+def test_a_code_that_was_dropped_is_not_worked_out(name, size):
+    """Where its steps are larger than every code."""
+    some, there = [expected((8, 1), size, seed) for seed in range(3)], made(PLANS[name], coarseness=1e9, tame=True).codec
+
+    def unasked(x):
+        raise AssertionError("the encoder was run")
+
+    assert there.codebook.only.tolist() == [0] * there.plan.dims and codec("grey").codebook.only is None
+    found, wanted = pack(there, unasked, some), pack(there, encoder(there), some)
+    assert [p.stored for p in found] == [p.stored for p in wanted] and {p.stored.encoding for p in found} == {"vlae"}
+    assert all(np.array_equal(p.code, w.code) and not p.code.any() and p.code.size for p, w in zip(found, wanted, strict=True))
+    assert all(same(image, pixels) for image, pixels in zip(some, unpack(there, [p.stored for p in found]), strict=True))
+
+
 def test_how_many_are_worked_on_at_once_does_not_matter(monkeypatch):
     some = [expected((8, 1), size, seed) for seed, size in enumerate([(20, 9), (8, 16), (20, 9), (1, 1)])]
     found = [p.stored for p in packed("grey", some)]

@@ -226,6 +226,16 @@ def test_a_codebook_has_the_nearest_code_of_every_channel(coarseness):
     assert torch.equal(book.of_levels(book.levels(index)).view_as(index), index)
 
 
+def test_a_code_that_is_everywhere_the_same_is_known():
+    codes = torch.tensor([2.3, -0.7]).view(1, 2, 1, 1).expand(4, 2, 3, 5)
+    book, dropped = (
+        Codebook.of(some, torch.full_like(codes, 0.3), coarseness) for some, coarseness in ((codes, 1.0), (torch.randn(4, 2, 3, 5), 1e9))
+    )
+    assert torch.equal(book.only.view(1, 2, 1, 1).expand_as(codes), book.index(codes)) and book.only.tolist() != [0, 0]
+    assert dropped.only.tolist() == [0, 0]
+    assert Codebook.of(codes + 0.5 * torch.randn(4, 2, 3, 5), torch.full_like(codes, 0.3), 1.0).only is None
+
+
 def test_a_codebook_knows_how_often_its_indices_come():
     """The entropy of indices like those that it was made from, against that of their histogram."""
     codes = torch.randn(4000, 1, 3, 3) * 2 + 1

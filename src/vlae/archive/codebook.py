@@ -43,8 +43,12 @@ class Codebook:
         blank = cls(steps, torch.zeros_like(steps), torch.zeros_like(steps))
         index = blank.index(codes).transpose(0, 1).flatten(1).double()
         means = (MEAN_STEP * (index.mean(1) + CODE_MOST + 1)).round().long()
-        scale = (index.var(1, correction=0) + 0.01).sqrt() * math.sqrt(3) / math.pi
-        return cls(steps, means, ((SCALE_STEP * scale.log()).round().long() - SCALES[0]).clamp(0, len(SCALES) - 1))
+        return cls(steps, means, _number(index.var(1, correction=0)))
+
+    @property
+    def only(self) -> Int64[Tensor, " C"] | None:
+        """The index of each channel, where the codes that the codebook was made from had all the same one: a code that was not used, or dropped."""
+        return self.of_levels((self.means + MEAN_STEP // 2) // MEAN_STEP) if (self.scales == _number(torch.zeros(1))).all() else None
 
     def index(self, codes: Float[Tensor, "B C ..."]) -> Int64[Tensor, "B C ..."]:
         """The nearest index of each element."""
@@ -63,7 +67,7 @@ class Codebook:
         """What indices are coded as."""
         return index.reshape(*index.shape[:2], -1) + CODE_MOST + 1
 
-    def of_levels(self, levels: Int64[Tensor, "B C P"]) -> Int64[Tensor, "B C P"]:
+    def of_levels(self, levels: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
         """The indices of what was coded."""
         return levels - (CODE_MOST + 1)
 
@@ -79,3 +83,9 @@ class Codebook:
 
     def _like(self, codes: Tensor) -> Int64[Tensor, "C ..."]:
         return self.steps.view(-1, *[1] * (codes.dim() - 2))
+
+
+def _number(variances: Float[Tensor, " C"]) -> Int64[Tensor, " C"]:
+    """Of the scales of logistics with these variances, but at least a tenth of an index wide: where they stand in the table."""
+    scales = (variances + 0.01).sqrt() * math.sqrt(3) / math.pi
+    return ((SCALE_STEP * scales.log()).round().long() - SCALES[0]).clamp(0, len(SCALES) - 1)

@@ -48,7 +48,7 @@ def encode(codec: Codec, index: Index, x: Float[Tensor, "B C H W"]) -> list[Enco
     into = writers(len(x), questions(LEVELS) * _each(index) + questions(codec.twin.head.levels) * _each(x))
     _write_index(codec, index, into)
     code_bits = into.bits.tolist()
-    _write_pixels(codec.twin, _whole(codec, index), x, into)
+    _write_pixels(codec.twin, _map(codec, index, (x.shape[2], x.shape[3])), x, into)
     return [Encoded(closed(n, into), code_bits[n], into.bits[n].item() - code_bits[n]) for n in range(len(x))]
 
 
@@ -68,26 +68,24 @@ def _write_index(codec: Codec, index: Index, into: Writers) -> None:
     write_codes(places, rules_of(head), known, unasked(head, len(levels), places), into)
 
 
-def _write_pixels(twin: Twin, z: Tensor | None, x: Float[Tensor, "B C H W"], into: Writers) -> None:
-    images, size, head = len(x), (x.shape[2], x.shape[3]), cast(WholeHead | WholeBitHead, twin.head)
+def _write_pixels(twin: Twin, code: Tensor | None, x: Float[Tensor, "B C H W"], into: Writers) -> None:
+    images, pixels, head = len(x), x.shape[2] * x.shape[3], cast(WholeHead | WholeBitHead, twin.head)
     levels = x.permute(2, 3, 0, 1).flatten(0, 1).contiguous().numpy()
     if not twin.window.layers:  # no pixel waits for another
-        numbers = _numbers(twin, z, size)
+        numbers = _numbers(twin, code)
         known = nothing_known(head, len(numbers))
         known.levels[:] = levels.reshape(len(numbers), -1).T
-        room = unasked(head, images, math.prod(size))
-        write_images(math.prod(size), numbers, numbers[:, :0].copy(), rules_of(head), known, room, into)
+        write_images(pixels, numbers, numbers[:, :0].copy(), rules_of(head), known, unasked(head, images, pixels), into)
         return
-    with Wavefront(twin.net, twin.spread(z, size), twin.image(x)).loops() as loops:
+    with Wavefront(twin.net, code, twin.image(x)).loops() as loops:
         rows = len(loops.state.features)
         work = _last_layer(twin, rows), rules_of(head), nothing_known(head, rows), unasked(head, images, rows // images), into, levels
         for begin, end in loops.stretches():
             write_times(begin, end, loops.lag, loops.shape, loops.net, loops.gating, loops.state, *work)
 
 
-def _numbers(twin: Twin, z: Tensor | None, size: tuple[int, int]) -> Array:
+def _numbers(twin: Twin, code: Tensor | None) -> Array:
     """The numbers of the head (P B, O) of a decoder that sees no pixel, pixel after pixel, image after image."""
-    code = twin.spread(z, size)
     assert code is not None
     numbers: Array = twin.out(code).permute(2, 3, 0, 1).flatten(0, 2).contiguous().numpy()
     return numbers
@@ -104,13 +102,13 @@ def decode(codec: Codec, words: list[Words], size: tuple[int, int]) -> Decoded:
     """The codes and the images of some words, all of one size."""
     streams, twin, head = readers(words), codec.twin, cast(WholeHead | WholeBitHead, codec.twin.head)
     index = _read_index(codec, streams, size)
-    z, images = _whole(codec, index), len(words)
+    code, images = _map(codec, index, size), len(words)
     if not twin.window.layers:  # no pixel waits for another
-        numbers = _numbers(twin, z, size)
+        numbers = _numbers(twin, code)
         known = nothing_known(head, len(numbers))
         read_images(math.prod(size), numbers, numbers[:, :0].copy(), rules_of(head), known, streams)
         return Decoded(index, torch.from_numpy(known.levels).view(-1, *size, images).permute(3, 0, 1, 2).to(twin.dtype))
-    with Wavefront(twin.net, twin.spread(z, size), torch.empty(images, 0, *size, dtype=twin.dtype)).loops() as loops:
+    with Wavefront(twin.net, code, torch.empty(images, 0, *size, dtype=twin.dtype)).loops() as loops:
         rows, dtype = len(loops.state.features), loops.state.memory.dtype
         found = np.empty((math.prod(size), images, head.colours), dtype)
         work = _last_layer(twin, rows), rules_of(head), nothing_known(head, rows), _sight(twin, rows, dtype), streams, found
@@ -136,5 +134,10 @@ def _read_index(codec: Codec, streams: Readers, size: tuple[int, int]) -> Index:
     return codec.codebook.of_levels(torch.from_numpy(known.levels).view(-1, images).t().contiguous()).view(images, *shape)
 
 
-def _whole(codec: Codec, index: Index) -> Tensor | None:
-    return None if index is None or codec.codebook is None else codec.codebook.whole(index).to(codec.twin.dtype)
+def _map(codec: Codec, index: Index, size: tuple[int, int]) -> Float[Tensor, "B M H W"] | None:
+    """The codes as maps of an image's size: of equal codes, one."""
+    if index is None or codec.codebook is None:
+        return None
+    each, which = codec.codebook.whole(index).to(codec.twin.dtype).unique(dim=0, return_inverse=True)
+    spread = codec.twin.spread(each, size)
+    return None if spread is None else spread[which]

@@ -162,7 +162,7 @@ def _batches(tiles: Sequence[_Tile]) -> Iterator[list[_Tile]]:
 def _coded(codec: Codec, encoder: Encoder | None, x: Float[Tensor, "B C H W"], check: bool) -> list[_Piece | None]:
     from vlae.archive.coder import decode, encode
 
-    index = codec.codebook.index(encoder(x)) if codec.codebook and encoder else None
+    index = _index(codec, encoder, x)
     levels = x.to(codec.twin.dtype)
     found = encode(codec, index, levels)
     grids = torch.zeros(len(x), 0, 1, 1) if index is None else index.view(*index.shape[:2], *(index.shape[2:] or (1, 1)))
@@ -173,6 +173,16 @@ def _coded(codec: Codec, encoder: Encoder | None, x: Float[Tensor, "B C H W"], c
         back = decode(codec, [image.words for image in found], (x.shape[2], x.shape[3])).x
         pieces = [piece if torch.equal(one, other) else None for piece, one, other in zip(pieces, back, levels, strict=True)]
     return pieces
+
+
+def _index(codec: Codec, encoder: Encoder | None, x: Float[Tensor, "B C H W"]) -> Tensor | None:
+    """The indices of the codes of images, which need not be encoded where all have the same; None without a code."""
+    if codec.codebook is None or encoder is None:
+        return None
+    if (only := codec.codebook.only) is None:
+        return codec.codebook.index(encoder(x))
+    shape = codec.code_shape((x.shape[2], x.shape[3]))
+    return only.view(-1, *[1] * (len(shape) - 1)).expand(len(x), *shape)
 
 
 def _smallest(image: Plain, pieces: dict[_Tile, _Piece | None]) -> Packed:

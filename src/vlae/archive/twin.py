@@ -132,9 +132,10 @@ def _steps(decoder: Decoder, z: Tensor | None, x: Tensor) -> _Steps:
     watched = [m for m in decoder.code_map.modules() if isinstance(m, Conv | Linear | ResBlock)] if decoder.code_map else []
     hooks = [module.register_forward_hook(look) for module in [*watched, decoder.net.gate]]
     try:
-        code = decoder.spread(z, (x.shape[2], x.shape[3]))
-        if decoder.window.layers:  # by convolutions: compiled loops tell nothing of the layers between
-            decoder.net.convolved(decoder.net.contexts(decoder.image(x)), code)
+        for n in range(len(x)):  # one image after another, in the memory of one
+            code = decoder.spread(None if z is None else z[n : n + 1], (x.shape[2], x.shape[3]))
+            if decoder.window.layers:  # by convolutions: compiled loops tell nothing of the layers between
+                decoder.net.convolved(decoder.net.contexts(decoder.image(x[n : n + 1])), code)
     finally:
         for hook in hooks:
             hook.remove()
