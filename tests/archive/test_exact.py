@@ -30,7 +30,7 @@ PLANS = {
     "16 bits": plan("stack2", levels=65536),
     "vector": plan("none", code="vector", size=(12, 12)),
 }
-HERE = {"capability": "", "mkldnn": True, "threads": 1, "batch": 7, "double": False}
+HERE = {"capability": "", "mkldnn": True, "threads": 1, "batch": 7, "double": False, "device": "cpu"}
 OTHERS = {
     "no oneDNN": {"mkldnn": False, "batch": COUNT},
     "default": {"capability": "default", "batch": COUNT},
@@ -38,13 +38,15 @@ OTHERS = {
     "default without oneDNN": {"capability": "default", "mkldnn": False, "threads": 2, "batch": 4},
     "double": {"double": True, "batch": 5},
     "double, default, without oneDNN": {"double": True, "capability": "default", "mkldnn": False, "batch": COUNT},
+    "GPU": {"device": "cuda", "batch": COUNT},
+    "GPU, double": {"device": "cuda", "double": True, "batch": 5},
 }
 
 
 def digest(values):
     """Of whole numbers, whatever holds them."""
     assert all(torch.equal(v, v.round()) for v in values)
-    return hashlib.sha256(b"".join(v.long().contiguous().numpy().tobytes() for v in values)).hexdigest()
+    return hashlib.sha256(b"".join(v.long().cpu().contiguous().numpy().tobytes() for v in values)).hexdigest()
 
 
 def read(folder, way):
@@ -62,7 +64,8 @@ def read(folder, way):
         batches = [decode(codec, words[part], (12, 12)) for part in parts]
         code, x = torch.cat([b.code for b in batches]), torch.cat([b.x for b in batches])
         z = codec.codebook.whole(code).to(codec.twin.dtype)
-        layers = [tensors(codec.twin, z[part], x[part]) for part in parts]
+        there = copy.deepcopy(codec.twin).to(way["device"])
+        layers = [tensors(there, z[part].to(way["device"]), x[part].to(way["device"])) for part in parts]
         found[path.stem] = [digest([code]), digest([x]), *(digest([torch.cat(some)]) for some in zip(*layers, strict=True))]
     return found
 
@@ -91,6 +94,8 @@ def test_every_integer_is_the_same_elsewhere(written, way):
     wanted = OTHERS[way]
     if wanted.get("capability") == "avx2" and "AVX" not in torch.backends.cpu.get_cpu_capability():
         pytest.skip("this processor has no AVX2")
+    if wanted.get("device") == "cuda" and not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
     env = os.environ | {"OMP_WAIT_POLICY": "passive"} | ({"ATEN_CPU_CAPABILITY": wanted["capability"]} if "capability" in wanted else {})
     done = subprocess.run([sys.executable, "-m", __name__, folder, json.dumps(HERE | wanted)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -40,13 +40,13 @@ GREY, GREY_STEP = (77.0, 150.0, 29.0), 4
 def exact_sums() -> Iterator[None]:
     """Within it, torch adds up whole numbers as they are.
 
-    Without oneDNN it hands convolutions to NNPACK, which transforms them (Winograd) and so rounds; and who uses it may have asked for
-    products in a lower precision.
+    Without oneDNN it hands convolutions to NNPACK, and on a GPU to cuDNN, which transform them (Winograd) and so round; and who uses it may
+    have asked for products in a lower precision.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.nnpack.flags(enabled=False):
+        with torch.backends.nnpack.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(before)
