@@ -2,7 +2,8 @@
 
 Sizes are real bytes: ours those of the archive's files without the model, and on a line of its own with both copies of it; the others' those
 of lossless files. Speeds are of pixels in memory, in one run, one thread, the codecs taking turns, without verification: of 48 images, each
-codec's fastest of three rounds over every 16; ours tries JPEG XL and PNG as well, as an archive does. Memory is the peak of ``vlae compress`` as a process of its own, for half the images and for all.
+codec's fastest of three rounds over every 16; ours tries JPEG XL and PNG as well, as an archive does. Memory is the peak of ``vlae compress``
+as a process of its own, for half the images and for all.
 
     python benchmarks/compression.py RUN [RUN ...] [--fast RUN] --json [--quick]
 """
