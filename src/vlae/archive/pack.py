@@ -24,8 +24,8 @@ from vlae.data.read import Pixels
 TILE = 512
 AT_ONCE = 2**20
 """pixels of a batch of tiles, at most, unless one has more: many are coded in the time of one"""
-EFFORT, QUICK, PNG_LEVEL = 7, 2, 6
-"""of JPEG XL, where it is tried and where it is tried quickly, and of PNG"""
+EFFORT, NEARLY, QUICK, PNG_LEVEL = 7, 5, 2, 6
+"""of JPEG XL, where it is tried, where nearly the same is enough and where it is tried quickly, and of PNG"""
 CROP, PART = 40, 6
 """By how much more effort pays is seen in the middle of an image: in a part so many pixels wide, or this fraction of the image if that is more."""
 NEAR = 1.1
@@ -202,12 +202,14 @@ def _smallest(image: Plain, pieces: dict[_Tile, _Piece | None]) -> Packed:
 
 
 def _other(image: Plain) -> tuple[str, bytes]:
-    """The image as PNG or as JPEG XL, whichever is smaller."""
-    return min(_others(image, PNG_LEVEL, EFFORT).items(), key=lambda item: len(item[1]))
+    """The image as PNG or as JPEG XL, whichever is smaller; as PNG where the other does not give it back."""
+    tried = _others(image, PNG_LEVEL, EFFORT)
+    name, data = min(tried.items(), key=lambda item: len(item[1]))
+    return (name, data) if name == "png" or np.array_equal(_decoded(_stored(image, name, data)), image.pixels) else ("png", tried["png"])
 
 
 def _others(image: Plain, level: int, effort: int, names: Sequence[str] = ("png", "jxl")) -> dict[str, bytes]:
-    """The image as PNG, and as JPEG XL where that can be."""
+    """The image in each of these encodings that can hold it."""
     tried = ((name, png(*image, level) if name == "png" else _jpeg_xl(image, effort)) for name in names)
     return {name: data for name, data in tried if data is not None}
 
@@ -222,7 +224,7 @@ def _estimated(image: Plain) -> int:
         return 0
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     middle = Plain(image.pixels[top : top + side, left : left + side], image.depth)
-    in_full = _others(middle, PNG_LEVEL, EFFORT)
+    in_full = _others(middle, PNG_LEVEL, NEARLY)
     near = [name for name, data in in_full.items() if len(data) < NEAR * min(map(len, in_full.values()))]
     quick, part = (_others(some, 1, QUICK, near) for some in (image, middle))
     found = min((len(quick[name]) * len(in_full[name]) // len(part[name]) for name in near if name in quick and name in part), default=0)
@@ -242,11 +244,10 @@ def _code_of(pieces: dict[_Tile, _Piece]) -> Code:
 
 
 def _jpeg_xl(image: Plain, effort: int) -> bytes | None:
-    """The image as JPEG XL; None where that does not give it back."""
+    """The image as JPEG XL, where that can be."""
     plane = np.ascontiguousarray(image.pixels[..., 0] if image.form.channels == 1 else image.pixels)
     try:
-        data = bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=effort, numthreads=1))
-        return data if effort < EFFORT or np.array_equal(imagecodecs.jpegxl_decode(data), plane) else None
+        return bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=effort, numthreads=1))
     except imagecodecs.JpegxlError:
         return None
 
