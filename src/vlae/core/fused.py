@@ -2,8 +2,9 @@
 
 A layer works on a line at a time, a row of so many images that stand side by side: what its pixels read is laid one below another, multiplied by
 the layer's weights in one product, and gated, all in the cache. Backwards the same in reverse: the gate's gradient, two products, and what lay one
-below another is added up where it was read. Threads share the rows of a layer, and backwards the groups of images: results do not depend on how
-many there are.
+below another is added up where it was read. No layer looks further down than it is, so that this goes from the lowest rows up, all layers at a few
+rows at a time, and of gradients no more rows are remembered than are still added to. Threads share the rows of a layer, and backwards the groups of
+images: results do not depend on how many there are.
 
 B batch, C channels of a source, D sums of a layer, G groups, H and W height and width, L learned layers, M channels of the code map, N pixels of
 a line, T taps.
@@ -30,8 +31,8 @@ LINE = 128
 """Pixels of a line, where the images are narrow: products pay, and what a layer of common width reads and adds up stays in the cache."""
 
 
-ROWS = 16
-"""So many lines of a group are a thread's work, of one layer."""
+ROWS, BACK = 16, 4
+"""So many lines of a group are a thread's work, of one layer; and so many are gone back at once, of all layers."""
 LEAST = np.float32(1e-30)
 
 
@@ -56,6 +57,8 @@ class Net(NamedTuple):
     layers: Array
     """(L, 8): source, residual (-1 for none), first tap and the one after the last, channels of the code, how many numbers a pixel reads, where the
     weights begin, whether somebody asks for the gradient of what it reads"""
+    reach: int
+    """how many rows up a tap looks, at most"""
 
 
 class Values(NamedTuple):
@@ -70,12 +73,14 @@ class Values(NamedTuple):
     code: Array
     """(G, H, M, N)"""
     kept: Array
-    """(L, G, H, D, N) where gradients are asked for: of every gate ``a`` and the sigmoid"""
+    """(L, G, H, C, N) where gradients are asked for: the sigmoid of every gate"""
 
 
 class Gradients(NamedTuple):
-    """Of the values of the same names; of weights and biases for each group."""
+    """Of the values of the same names; of weights and biases for each group, of the memory the part that is asked for: the contexts', or nothing."""
 
+    last: Array
+    """(G, H, C, N), what is given: the gradient of the last layer"""
     weights: Array
     bias: Array
     memory: Array
@@ -119,7 +124,40 @@ def lay(number: int, group: int, row: int, shape: Shape, net: Net, values: Value
 
 
 @compiled
-def give_back(number: int, group: int, row: int, shape: Shape, net: Net, given: Array, grads: Gradients) -> None:
+def slots_of(shape: Shape, net: Net) -> int:
+    """Of how many rows gradients are remembered."""
+    return min(shape.height, BACK + net.reach)
+
+
+@compiled
+def slot(source: int, row: int, shape: Shape, net: Net) -> int:
+    """Where the gradient of a source's row is remembered."""
+    slots = slots_of(shape, net)
+    return (net.channels[:source].sum() * slots + row % slots * net.channels[source]) * shape.across * shape.width
+
+
+@compiled
+def begin_row(group: int, row: int, shape: Shape, net: Net, grads: Gradients, memory: Array) -> None:
+    """The gradients of a row to which nothing was added yet: that of the last layer is given."""
+    line, last = shape.across * shape.width, len(net.channels) - 1
+    for source in range(last):
+        blanked(memory, slot(source, row, shape, net), net.channels[source] * line)
+    count = net.channels[last] * line
+    copied(grads.last, (group * shape.height + row) * count, memory, slot(last, row, shape, net), count)
+
+
+@compiled
+def end_row(group: int, row: int, shape: Shape, net: Net, grads: Gradients, memory: Array) -> None:
+    """Hand on the gradients of a row to which nothing will be added any more, of the sources that are asked for."""
+    for source in range(len(net.channels)):
+        count = net.channels[source] * shape.across * shape.width
+        here = net.base[source] + (group * shape.height + row) * count
+        if here + count <= len(grads.memory):
+            copied(memory, slot(source, row, shape, net), grads.memory, here, count)
+
+
+@compiled
+def give_back(number: int, group: int, row: int, shape: Shape, net: Net, given: Array, grads: Gradients, memory: Array) -> None:
     """Add the gradients of what the pixels of a line read to those of where they read it: ``lay`` in reverse."""
     _, _, begin, end, coded, _, _, wanted = net.layers[number]
     line, out = shape.across * shape.width, 0
@@ -127,27 +165,25 @@ def give_back(number: int, group: int, row: int, shape: Shape, net: Net, given: 
         source, di, dj = net.taps[tap]
         channels, count = net.channels[source], net.channels[source] * line
         if wanted and 0 <= row + di < shape.height and abs(dj) < shape.width:
-            here, left = net.base[source] + (group * shape.height + row + di) * count, max(0, -dj)
+            left = max(0, -dj)
             blank_sides(given, out, dj, channels * shape.across, shape.width)
-            added(given, out + left, grads.memory, here + dj + left, count - abs(dj))
+            added(given, out + left, memory, slot(source, row + di, shape, net) + dj + left, count - abs(dj))
         out += count
     added(given, out, grads.code, (group * shape.height + row) * coded * line, coded * line)
 
 
 @compiled
 def gate(sums: Array, bias: Array, number: int, memory: Array, residual: int, to: int, kept: Array, keep: int, channels: int, line: int) -> None:
-    """``residual + a sigmoid(b)`` of a line; where there is room, a and the sigmoid are kept."""
+    """``residual + a sigmoid(b)`` of a line; where there is room, the sigmoid is kept."""
     half, count = np.uintp(channels * line), np.uintp(line)
     for channel in range(channels):
         first, second = bias[(2 * number) * channels + channel], bias[(2 * number + 1) * channels + channel]
         a, out = np.uintp(channel * line), np.uintp(to + channel * line)
         b, k = a + half, np.uintp(keep + channel * line)
         if len(kept):
-            o = k + half
             for n in range(count):
-                shown, opened = sums[a + n] + first, sigmoid(sums[b + n] + second)
-                kept[k + n], kept[o + n] = shown, opened
-                memory[out + n] = shown * opened
+                kept[k + n] = opened = sigmoid(sums[b + n] + second)
+                memory[out + n] = (sums[a + n] + first) * opened
         else:
             for n in range(count):
                 memory[out + n] = (sums[a + n] + first) * sigmoid(sums[b + n] + second)
@@ -162,13 +198,14 @@ def flushed(value: float) -> float:
 
 
 @compiled
-def of_gate(grads: Array, begin: int, kept: Array, keep: int, sums: Array, count: int) -> None:
-    """The gradients of the a and b of a line from that of ``a sigmoid(b)``."""
-    g, k, half = np.uintp(begin), np.uintp(keep), np.uintp(count)
-    o = k + half
+def of_gate(grads: Array, begin: int, memory: Array, residual: int, to: int, kept: Array, keep: int, sums: Array, count: int) -> None:
+    """The gradients of the a and b of a line from that of ``residual + a sigmoid(b)``."""
+    g, k, out, half = np.uintp(begin), np.uintp(keep), np.uintp(to), np.uintp(count)
+    before = np.uintp(max(0, residual))
     for n in range(half):
-        shown, shut = grads[g + n] * kept[o + n], kept[k + n] * (1 - kept[o + n])
-        sums[n], sums[half + n] = flushed(shown), flushed(shown * shut)
+        product = memory[out + n] - memory[before + n] if residual >= 0 else memory[out + n]
+        sums[n] = flushed(grads[g + n] * kept[k + n])
+        sums[half + n] = flushed(grads[g + n] * product * (1 - kept[k + n]))
 
 
 @compiled
@@ -195,34 +232,63 @@ def forward_of(number: int, piece: int, shape: Shape, net: Net, values: Values) 
     for row in range(first, min(first + ROWS, shape.height)):
         lay(number, group, row, shape, net, values, given)
         np.dot(matrix.T, given[: inputs * line].reshape(inputs, line), sums.reshape(2 * width, line))
-        here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * 2 * width * line
+        here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * width * line
         beside = net.base[residual] + here if residual >= 0 else -1
         gate(sums, bias, number, memory, beside, net.base[source] + here, kept, keep, width, line)
 
 
+class Work(NamedTuple):
+    """Room to work in on the way back."""
+
+    given: Array
+    sums: Array
+    product: Array
+    total: Array
+    ones: Array
+    memory: Array
+    """the gradients of all sources at the rows that are remembered"""
+
+
 @compiled
 def backward_of(group: int, shape: Shape, net: Net, values: Values, grads: Gradients) -> None:
-    """All layers of a group of images in reverse."""
-    weights, _, memory, _, kept = values
-    width, line, (given, sums) = net.channels[-1], shape.across * shape.width, room(shape, net, memory)
-    product, total, ones = np.empty(net.layers[:, 5].max() * 2 * width, memory.dtype), np.empty(2 * width, memory.dtype), np.ones(line, memory.dtype)
-    of_sums = sums.reshape(2 * width, line)
-    for number in range(len(net.layers) - 1, -1, -1):
-        source, residual, _, _, coded, inputs, begin, wanted = net.layers[number]
-        read, numbers = given[: inputs * line].reshape(inputs, line), inputs * 2 * width
-        for row in range(shape.height):
-            here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * 2 * width * line
-            of_gate(grads.memory, net.base[source] + here, kept, keep, sums, width * line)
-            if residual >= 0:
-                added(grads.memory, net.base[source] + here, grads.memory, net.base[residual] + here, width * line)
-            np.dot(of_sums, ones, total)
-            added(total, 0, grads.bias, (group * len(net.layers) + number) * 2 * width, 2 * width)
-            lay(number, group, row, shape, net, values, given)
-            np.dot(read, of_sums.T, product[:numbers].reshape(inputs, 2 * width))
-            added(product, 0, grads.weights, group * len(weights) + begin, numbers)
-            if wanted or coded:
-                np.dot(weights[begin : begin + numbers].reshape(inputs, 2 * width), of_sums, read)
-                give_back(number, group, row, shape, net, given, grads)
+    """All layers of a group of images in reverse, from the lowest rows up."""
+    width, line, dtype = net.channels[-1], shape.across * shape.width, values.memory.dtype
+    given, sums = room(shape, net, values.memory)
+    product, total, ones = np.empty(net.layers[:, 5].max() * 2 * width, dtype), np.empty(2 * width, dtype), np.ones(line, dtype)
+    work = Work(given, sums, product, total, ones, np.empty(slots_of(shape, net) * net.channels.sum() * line, dtype))
+    begun = shape.height
+    for first in range((shape.height - 1) // BACK * BACK, -1, -BACK):
+        upper = max(0, first - net.reach)
+        for row in range(upper, begun):
+            begin_row(group, row, shape, net, grads, work.memory)
+        begun = upper
+        for number in range(len(net.layers) - 1, -1, -1):
+            for row in range(first, min(first + BACK, shape.height)):
+                backward_at(number, group, row, shape, net, values, grads, work)
+        for row in range(first, min(first + BACK, shape.height)):
+            end_row(group, row, shape, net, grads, work.memory)
+
+
+@compiled
+def backward_at(number: int, group: int, row: int, shape: Shape, net: Net, values: Values, grads: Gradients, work: Work) -> None:
+    """A layer at a row of a group in reverse."""
+    given, sums, product, total, ones, memory = work
+    width, line = net.channels[-1], shape.across * shape.width
+    source, residual, _, _, coded, inputs, begin, wanted = net.layers[number]
+    read, numbers, of_sums = given[: inputs * line].reshape(inputs, line), inputs * 2 * width, sums.reshape(2 * width, line)
+    here, keep = (group * shape.height + row) * width * line, ((number * shape.groups + group) * shape.height + row) * width * line
+    at, beside = slot(source, row, shape, net), net.base[residual] + here if residual >= 0 else -1
+    of_gate(memory, at, values.memory, beside, net.base[source] + here, values.kept, keep, sums, width * line)
+    if residual >= 0:
+        added(memory, at, memory, slot(residual, row, shape, net), width * line)
+    np.dot(of_sums, ones, total)
+    added(total, 0, grads.bias, (group * len(net.layers) + number) * 2 * width, 2 * width)
+    lay(number, group, row, shape, net, values, given)
+    np.dot(read, of_sums.T, product[:numbers].reshape(inputs, 2 * width))
+    added(product, 0, grads.weights, group * len(values.weights) + begin, numbers)
+    if wanted or coded:
+        np.dot(values.weights[begin : begin + numbers].reshape(inputs, 2 * width), of_sums, read)
+        give_back(number, group, row, shape, net, given, grads, memory)
 
 
 @compiled
@@ -264,7 +330,7 @@ def _net(layers: Layers, channels: tuple[int, ...], coded: tuple[int, ...], want
         rows.append([number + 1, residual, first, len(taps), coded[number], inputs, begin, asked])
         begin += inputs * 2 * channels[-1]
     base = accumulate((pixels * count for count in channels[:-1]), initial=0)
-    return Net(np.array(list(base)), np.array(channels), np.array(taps), np.array(rows))
+    return Net(np.array(list(base)), np.array(channels), np.array(taps), np.array(rows), max(-di for _, di, _ in taps))
 
 
 def fits(net: CausalNet, image: Tensor) -> bool:
@@ -302,7 +368,7 @@ class _Fused(torch.autograd.Function):
         for base, context in zip(net.base, contexts, strict=False):
             laid = _laid(context, shape)
             memory[base : base + len(laid)] = laid
-        kept = weights.new_empty(2 * len(net.layers) * last if asked else 0)
+        kept = weights.new_empty(len(net.layers) * last if asked else 0)
         values = Values(*(some.numpy() for some in (weights, bias, memory, _laid(code, shape), kept)))
         with sharing() as threads:
             if threads == 1:
@@ -317,18 +383,17 @@ class _Fused(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Float[Tensor, "B C H W"]) -> tuple[Any, ...]:
         shape, net, values = ctx.shape, ctx.net, ctx.values
-        memory, code = (grad.new_zeros(len(some)) for some in (values.memory, values.code))
-        memory[net.base[-1] :] = _laid(grad, shape)
+        wanted = ctx.needs_input_grad[6:]
+        memory, code = grad.new_empty(int(net.base[len(wanted)]) if any(wanted) else 0), grad.new_zeros(len(values.code))
         weights, bias = (grad.new_zeros(shape.groups, len(some)) for some in (values.weights, values.bias))
-        grads = Gradients(*(some.numpy() for some in (weights.flatten(), bias.flatten(), memory, code)))
+        grads = Gradients(*(some.numpy() for some in (_laid(grad, shape), weights.flatten(), bias.flatten(), memory, code)))
         with sharing() as threads:
             if threads > 1:
                 backward_together(shape, net, values, grads)
             for group in range(shape.groups if threads == 1 else 0):
                 backward_of(group, shape, net, values, grads)
-        ends = [*net.base[1:], len(memory)]
-        asked = zip(net.base, ends, ctx.needs_input_grad[6:], strict=False)
-        contexts = [_images(memory[base:end], shape, len(grad)) if wanted else None for base, end, wanted in asked]
+        parts = zip(net.base, net.base[1:], wanted, strict=False)
+        contexts = [_images(memory[base:end], shape, len(grad)) if asked else None for base, end, asked in parts]
         return None, None, None, weights.sum(0), bias.sum(0), _images(code, shape, len(grad)), *contexts
 
 

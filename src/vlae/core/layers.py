@@ -46,8 +46,8 @@ class WeightNorm(nn.Module):
 
     def weight(self) -> Tensor:
         """The weights ``g v / ||v||``, computed once a step."""
-        length = self.g / self.v.flatten(1).norm(dim=1).clamp_min(1e-12)
-        return self.v * length.view(-1, *([1] * (self.v.dim() - 1)))
+        # In one operation, as torch's own weight normalisation has them: small layers are many, and each operation costs more than its arithmetic.
+        return torch._weight_norm(self.v, self.g.view(-1, *[1] * (self.v.dim() - 1)), 0)
 
     def settled(self, y: Tensor) -> Tensor:
         """The output; while initialising, standardised over all but its channels (dimension 1), which are fixed there."""

@@ -103,6 +103,8 @@ class Trainer:
             self.model.double()
         self.model.to(self.fabric.device)
         self.average: VLAE = build(self.settings, run.facts).to(self.fabric.device, next(self.model.parameters()).dtype)
+        self.learned: list[Tensor] = list(self.model.parameters())
+        self.averaged: list[Tensor] = list(self.average.parameters())
         self.batches = Batches(images, self.settings, self.model, self.fabric.global_rank, self.fabric.world_size)
         self.progress, self.pace = Progress(), Pace()
         self.control = _control(self.settings, self.model, run)
@@ -178,7 +180,7 @@ class Trainer:
             terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)), along=True)
         self.fabric.backward(self._loss(terms) if terms.log_px_map is None else self._loss(terms) + window_only(terms))
         self._account(terms)
-        norm = float(nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]))
+        norm = float(nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None]))
         if absurd := self._is_absurd(norm):
             self.progress.skipped += 1
             self.progress.skipped_in_a_row += 1
@@ -241,7 +243,7 @@ class Trainer:
     def _average(self) -> None:
         # Early on the average forgets faster, so that it does not drag the random start along.
         decay = min(self.settings.train.ema, (1 + self.progress.step) / (10 + self.progress.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(self.averaged, self.learned, 1 - decay)
 
     def _validate(self) -> None:
         loss = -validation_elbo(self.average, self.images, self.settings)
