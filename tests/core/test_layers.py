@@ -4,7 +4,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from vlae.core.layers import Conv, DenseBlock, Linear, ResBlock, TapConv, TapGrid, Upsample, WeightNorm, initialising
 
@@ -70,20 +69,22 @@ def test_taps_far_apart_need_no_larger_kernel(name, size, dilation):
 
 
 @pytest.mark.parametrize("kernel, stride", [(1, 1), (3, 1), (3, 2)])
-def test_weight_norm_is_that_of_torch(kernel, stride):
-    ours = randomise(Conv(3, 4, kernel, stride))
-    theirs = weight_norm(nn.Conv2d(3, 4, kernel, stride, padding=kernel // 2), dim=0)
-    with torch.no_grad():
-        theirs.parametrizations.weight.original0.copy_(ours.g.view(-1, 1, 1, 1))
-        theirs.parametrizations.weight.original1.copy_(ours.v)
-        theirs.bias.copy_(ours.b)
+def test_weights_have_the_direction_of_v_and_the_length_g(kernel, stride):
+    layer = randomise(Conv(3, 4, kernel, stride))
+    v, g, b = (some.detach().clone().requires_grad_() for some in (layer.v, layer.g, layer.b))
     x = torch.randn(2, 3, 6, 7)
-    near(ours(x), theirs(x))
-    for layer in (ours, theirs):
-        layer(x).square().sum().backward()
-    near(ours.v.grad, theirs.parametrizations.weight.original1.grad)
-    near(ours.g.grad, theirs.parametrizations.weight.original0.grad.flatten())
-    near(ours.b.grad, theirs.bias.grad)
+    weight = torch.stack([g[o] * v[o] / v[o].square().sum().sqrt() for o in range(4)])
+    expected = F.conv2d(x, weight, b, stride, padding=kernel // 2)
+    near(layer(x), expected)
+    for y in (layer(x), expected):
+        y.square().sum().backward()
+    for ours, theirs in zip((layer.v, layer.g, layer.b), (v, g, b), strict=True):
+        near(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("inputs, outputs", [(3, 0), (0, 4), (0, 0)])
+def test_layers_of_nothing_have_weights_too(inputs, outputs):
+    assert Conv(inputs, outputs).weight().shape == (outputs, inputs, 3, 3) and Linear(inputs, outputs).weight().shape == (outputs, inputs)
 
 
 def test_the_length_of_v_is_of_no_consequence():

@@ -46,6 +46,8 @@ class WeightNorm(nn.Module):
 
     def weight(self) -> Tensor:
         """The weights ``g v / ||v||``, computed once a step."""
+        if not self.v.numel():  # of none, which a file may ask for, torch's operation would end the process
+            return self.v
         # In one operation, as torch's own weight normalisation has them: small layers are many, and each operation costs more than its arithmetic.
         return torch._weight_norm(self.v, self.g.view(-1, *[1] * (self.v.dim() - 1)), 0)
 
