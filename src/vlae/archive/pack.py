@@ -205,7 +205,15 @@ def _other(image: Plain) -> tuple[str, bytes]:
     """The image as PNG or as JPEG XL, whichever is smaller; as PNG where the other does not give it back."""
     tried = _others(image, PNG_LEVEL, EFFORT)
     name, data = min(tried.items(), key=lambda item: len(item[1]))
-    return (name, data) if name == "png" or np.array_equal(_decoded(_stored(image, name, data)), image.pixels) else ("png", tried["png"])
+    return (name, data) if name == "png" or _gives_back(_stored(image, name, data), image) else ("png", tried["png"])
+
+
+def _gives_back(stored: Stored, image: Plain) -> bool:
+    """Whether the image comes out of an encoding again."""
+    try:
+        return np.array_equal(_decoded(stored), image.pixels)
+    except (imagecodecs.JpegxlError, ValueError):
+        return False
 
 
 def _others(image: Plain, level: int, effort: int, names: Sequence[str] = ("png", "jxl")) -> dict[str, bytes]:

@@ -31,7 +31,7 @@ LINE = 128
 """Pixels of a line, where the images are narrow: products pay, and what a layer of common width reads and adds up stays in the cache."""
 
 
-ROWS, BACK = 16, 4
+ROWS = 16
 """So many lines of a group are a thread's work, of one layer; and so many are gone back at once, of all layers."""
 LEAST = np.float32(1e-30)
 
@@ -126,7 +126,7 @@ def lay(number: int, group: int, row: int, shape: Shape, net: Net, values: Value
 @compiled
 def slots_of(shape: Shape, net: Net) -> int:
     """Of how many rows gradients are remembered."""
-    return min(shape.height, BACK + net.reach)
+    return min(shape.height, ROWS + net.reach)
 
 
 @compiled
@@ -257,15 +257,16 @@ def backward_of(group: int, shape: Shape, net: Net, values: Values, grads: Gradi
     product, total, ones = np.empty(net.layers[:, 5].max() * 2 * width, dtype), np.empty(2 * width, dtype), np.ones(line, dtype)
     work = Work(given, sums, product, total, ones, np.empty(slots_of(shape, net) * net.channels.sum() * line, dtype))
     begun = shape.height
-    for first in range((shape.height - 1) // BACK * BACK, -1, -BACK):
-        upper = max(0, first - net.reach)
+    for piece in range(pieces_of(shape) - 1, -1, -1):
+        first = piece * ROWS
+        upper, after = max(0, first - net.reach), min(first + ROWS, shape.height)
         for row in range(upper, begun):
             begin_row(group, row, shape, net, grads, work.memory)
         begun = upper
         for number in range(len(net.layers) - 1, -1, -1):
-            for row in range(first, min(first + BACK, shape.height)):
+            for row in range(first, after):
                 backward_at(number, group, row, shape, net, values, grads, work)
-        for row in range(first, min(first + BACK, shape.height)):
+        for row in range(first, after):
             end_row(group, row, shape, net, grads, work.memory)
 
 
