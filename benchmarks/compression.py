@@ -1,11 +1,12 @@
-"""Size and speed of our archive on a run's held-out images, against PNG, WebP, JPEG-LS and JPEG XL (efforts 7 and 9) on the same images.
+"""Size and speed of our archive on a run's held-out images, or on those of any folder, against PNG, WebP, JPEG-LS and JPEG XL (efforts 7 and
+9) on the same images.
 
 Sizes are real bytes: ours those of the archive's files without the model, and on a line of its own with both copies of it; the others' those
 of lossless files. Speeds are of pixels in memory, in one run, one thread, the codecs taking turns, without verification: of 48 images, each
 codec's fastest of three rounds over every 16; ours tries JPEG XL and PNG as well, as an archive does. Memory is the peak of ``vlae compress``
 as a process of its own, for half the images and for all.
 
-    python benchmarks/compression.py RUN [RUN ...] [--fast RUN] --json [--quick]
+    python benchmarks/compression.py RUN [RUN ...] [--fast RUN] [--images FOLDER] --json [--quick]
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import imagecodecs
@@ -28,7 +30,10 @@ from vlae.archive.archive import Archive
 from vlae.archive.codec import Codec
 from vlae.archive.pack import Encoder, Packed, Plain, pack, unpack
 from vlae.archive.parts import About, Row, write_part
-from vlae.data.exact import Exact, png, write_exact
+from vlae.data.exact import Exact, png, read_exact, write_exact
+from vlae.data.foreign import files_of
+from vlae.data.form import Form
+from vlae.data.read import Refused
 from vlae.data.spool import identity
 from vlae.engine.codec import codec_of, encoder_of
 from vlae.engine.measure import chosen
@@ -81,14 +86,30 @@ class Clock:
         return sum(min(found) for (of, there, _), found in self.rounds.items() if (of, there) == (name, way))
 
 
-def measure(run: Run, limit: int | None, fast: bool) -> Iterator[dict[str, object]]:
+def held_out(run: Run, limit: int | None) -> list[Plain]:
+    """The test images of a run."""
+    images = run.images()
+    return [Plain(images.pixels(n), run.facts.depth) for n in chosen(images, "test", limit).tolist()]
+
+
+def those_of(folder: Path, run: Run, limit: int | None) -> list[Plain]:
+    """The images of a folder that are of the kind that a run codes."""
+    found = []
+    for path in files_of(folder).values():
+        with suppress(Refused):
+            found.append(Plain(*read_exact(path)[:2]))
+    fitting = [image for image in found if image.form == Form(run.facts.depth, run.facts.colours)][:limit]
+    if len(fitting) < 2:
+        sys.exit(f"{folder} holds fewer than 2 images of the kind that {run.folder} codes")
+    return fitting
+
+
+def measure(run: Run, plain: list[Plain], case: str, fast: bool) -> Iterator[dict[str, object]]:
     """The rows of a run."""
-    model, codec, images = run.model(torch.device("cpu")), codec_of(run), run.images()
-    plain = [Plain(images.pixels(n), run.facts.depth) for n in chosen(images, "test", limit).tolist()]
+    model, codec = run.model(torch.device("cpu")), codec_of(run)
     pixels, encoder = pixels_of(plain), encoder_of(model)
     sizes = {name: sum(len(encode(image)) for image in plain) for name, (encode, _) in OTHERS.items()}
     packed = [one for some in groups(plain) for one in pack(codec, encoder, some)]
-    case = f"{run.settings.data.folder.name}, {len(plain)} test images{', fast preset' if fast else ''}"
     yield from size_rows(case, sizes, archived(codec, plain, packed), pixels, fast)
     yield from twin_rows(case, model, codec, plain, packed)
     yield from speed_rows(case, speeds(codec, encoder, plain[:TIMED]), fast)
@@ -213,13 +234,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--fast", type=Path, action="append", default=[], help="a run of the fast preset")
+    parser.add_argument("--images", type=Path, help="a folder of images, instead of those that each run has held out")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="8 images of each: shows that it works")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, object]] = []
     for folder in [*options.runs, *options.fast]:
-        for one in measure(Run.open(folder), 8 if options.quick else None, folder in options.fast):
+        run, limit, fast = Run.open(folder), 8 if options.quick else None, folder in options.fast
+        plain = those_of(options.images, run, limit) if options.images else held_out(run, limit)
+        of = f"{options.images.name}, {len(plain)}" if options.images else f"{run.settings.data.folder.name}, {len(plain)} test"
+        for one in measure(run, plain, f"{of} images{', fast preset' if fast else ''}", fast):
             rows.append(one)
             if not options.json:
                 print(*(f"{value:.4g}" if isinstance(value, float) else value for value in one.values()), sep=" | ")
