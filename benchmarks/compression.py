@@ -95,7 +95,7 @@ def held_out(run: Run, limit: int | None) -> list[Plain]:
 def those_of(folder: Path, run: Run, limit: int | None) -> list[Plain]:
     """The images of a folder that are of the kind that a run codes."""
     found = []
-    for path in files_of(folder).values():
+    for path in files_of(folder).paths.values():
         with suppress(Refused):
             found.append(Plain(*read_exact(path)[:2]))
     fitting = [image for image in found if image.form == Form(run.facts.depth, run.facts.colours)][:limit]
@@ -107,10 +107,10 @@ def those_of(folder: Path, run: Run, limit: int | None) -> list[Plain]:
 def measure(run: Run, plain: list[Plain], case: str, fast: bool) -> Iterator[dict[str, object]]:
     """The rows of a run."""
     model, codec = run.model(torch.device("cpu")), codec_of(run)
-    pixels, encoder = pixels_of(plain), encoder_of(model)
+    encoder = encoder_of(model)
     sizes = {name: sum(len(encode(image)) for image in plain) for name, (encode, _) in OTHERS.items()}
     packed = [one for some in groups(plain) for one in pack(codec, encoder, some)]
-    yield from size_rows(case, sizes, archived(codec, plain, packed), pixels, fast)
+    yield from size_rows(case, sizes, archived(codec, plain, packed), plain, fast)
     yield from twin_rows(case, model, codec, plain, packed)
     yield from speed_rows(case, speeds(codec, encoder, plain[:TIMED]), fast)
     yield from memory_rows(case, run, plain)
@@ -161,9 +161,9 @@ def archived(codec: Codec, plain: list[Plain], packed: list[Packed]) -> tuple[in
         return found.archive_bytes, found.model_bytes
 
 
-def size_rows(case: str, sizes: dict[str, int], ours: tuple[int, int], pixels: int, fast: bool) -> Iterator[dict[str, object]]:
+def size_rows(case: str, sizes: dict[str, int], ours: tuple[int, int], plain: list[Plain], fast: bool) -> Iterator[dict[str, object]]:
     """Bits for each pixel."""
-    best, (archive, model), images = sizes["JPEG XL 9"], ours, int(case.split(", ")[1].split()[0])
+    best, (archive, model), images, pixels = sizes["JPEG XL 9"], ours, len(plain), pixels_of(plain)
     yield row(case, "size", 8 * archive / pixels, "bits/pixel", "JPEG XL 9", 8 * best / pixels, "<= 0.97" if fast else "<= 0.92")
     yield row(case, "size, model included", 8 * (archive + model) / pixels, "bits/pixel", "JPEG XL 9", 8 * best / pixels)
     for name, size in sizes.items():

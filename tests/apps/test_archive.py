@@ -252,11 +252,13 @@ def test_damaged_images_beside_good_ones_are_left_out_and_told(run: Path, tmp_pa
     (images / "notes.txt").write_text("harmless")
     Image.new("CMYK", (9, 9)).save(images / "cmyk.jpg")
     os.symlink(images / "gone.png", images / "dangling.png")
+    shutil.copy(images / "notes.txt", os.fsdecode(os.fsencode(images) + b"/\xff.png"))
     code, said = alone("compress", run, images, "-o", tmp_path / "archive", "--delete-originals", "--json")
     told = found(said)
-    assert code == 8 and told["images"] == told["deleted"] == 3 and "Warning: 3 images are done and 4 were left out" in said
-    assert {left["name"] for left in told["left_out"] if not left["harmless"]} == {"torn.png", "torn.jpg", "zero.png", "cmyk.jpg"}
-    assert {path.name for path in images.iterdir()} == {"torn.png", "torn.jpg", "zero.png", "cmyk.jpg", "notes.txt", "dangling.png"}
+    assert code == 8 and told["images"] == told["deleted"] == 3 and "Warning: 3 images are done and 6 were left out" in said
+    lost = {"torn.png", "torn.jpg", "zero.png", "cmyk.jpg", "dangling.png"}
+    assert {left["name"] for left in told["left_out"] if not left["harmless"]} == {*lost, "\\udcff.png"}
+    assert {path.name for path in images.iterdir()} == {*lost, "\udcff.png", "notes.txt"}
 
 
 def test_one_image_is_an_archive_too(run: Path, tmp_path: Path) -> None:
@@ -435,6 +437,16 @@ def test_the_end_of_several_processes(run: Path, tmp_path: Path, how: str) -> No
     told = found(alone("compress", run, images, "-o", output, "--json")[1])
     assert (told["already"], told["images"]) == (before["images"], 30 - before["images"])
     assert alone("verify", output) == (0, "30 images are whole\n")
+
+
+def test_an_archive_without_its_parts_is_not_whole(run: Path, archive: Path, tmp_path: Path) -> None:
+    lost, images = Path(shutil.copytree(archive, tmp_path / "lost")), noises(tmp_path / "images", 1, (20, 20))
+    shutil.rmtree(lost / "parts")
+    for command in (["verify", lost], ["info", lost], ["decompress", lost, "-o", tmp_path / "out"]):
+        code, said = vlae(*command)
+        assert code == 9 and "has no parts" in said
+    assert vlae("compress", run, images, "-o", lost)[0] == 0, "a process may have been ended before there was a place for parts"
+    assert vlae("verify", lost) == (0, "1 images are whole\n")
 
 
 @pytest.mark.slow

@@ -25,14 +25,14 @@ def drawings(folder: Path) -> Path:
 def test_a_drawing_that_is_resized_is_that_of_the_cache(tmp_path: Path) -> None:
     settings = DataSettings(folder=drawings(tmp_path / "images"), size=(12, 12))
     images = cache.load(settings, tmp_path / "cache")
-    for i, guest in enumerate(foreign(files_of(settings.folder), Form(1, 1), settings, (12, 12))):
+    for i, guest in enumerate(foreign(files_of(settings.folder).paths, Form(1, 1), settings, (12, 12))):
         assert isinstance(guest, Foreign) and np.array_equal(guest.pixels, images.pixels(i))
 
 
 def test_a_mask_among_the_images_is_no_image(tmp_path: Path) -> None:
     folder = drawings(tmp_path / "images")
     (tmp_path / "link.png").symlink_to(folder / "2.png")
-    found = list(foreign(files_of(folder), Form(1, 1), DataSettings(folder=folder), None, mask=tmp_path / "link.png"))
+    found = list(foreign(files_of(folder).paths, Form(1, 1), DataSettings(folder=folder), None, mask=tmp_path / "link.png"))
     assert found[2] == LeftOut("2.png", "the mask", harmless=True) and [f.name for f in found] == [f"{i}.png" for i in range(4)]
 
 
@@ -42,5 +42,5 @@ def test_paths_that_hold_no_image(tmp_path: Path) -> None:
     for name, part in (("gone.png", "does not exist"), ("empty", "holds no file")):
         with pytest.raises(DataError, match=part):
             files_of(tmp_path / name)
-    files = files_of(tmp_path / "pipe.png")
+    files = files_of(tmp_path / "pipe.png").paths
     assert list(foreign(files, Form(8, 1), DataSettings(folder=tmp_path), None)) == [LeftOut("pipe.png", "not a regular file")]

@@ -21,7 +21,7 @@ from vlae.archive.pack import Plain, pack
 from vlae.archive.parts import LARGEST, About, Row, write_part
 from vlae.core.vlae import VLAE
 from vlae.data.exact import Exact, read_exact
-from vlae.data.files import beside
+from vlae.data.files import beside, disk_errors
 from vlae.data.foreign import files_of
 from vlae.data.read import NOT_AN_IMAGE, Refused
 from vlae.data.source import LeftOut
@@ -85,14 +85,14 @@ def compress(
         DiskError: it cannot be written.
     """
     check_outside(output, images)
-    files = files_of(images)
+    files, passed = files_of(images)
     begun = any((output / name).exists() for name in MODELS)
     codec = None if begun else codec_of(run)  # before there is a folder: not every model has one
     archive = _archive(run, output) if codec is None else Archive.create(new_folder(output), codec)
     known = stamps(archive, files)
     parts = list(spread(_Compress(run.folder, archive.folder, check, known), _jobs(archive, files, processes), len(files), processes, progress))
     added = [kept for part in parts for kept in part.added]
-    left_out = tuple(left for part in parts for left in part.left_out)
+    left_out = (*passed, *(left for part in parts for left in part.left_out))
     already = sum(part.already for part in parts)
     if not added and not already:
         if not begun:
@@ -136,7 +136,9 @@ def _plain(name: str, array: npt.NDArray[Any]) -> Plain:
 
 
 def _archive(run: Run, output: Path) -> Archive:
-    """The archive that is there, with both copies of its model: a process may have been ended between them."""
+    """The archive that is there, with both copies of its model and a place for parts: a process may have been ended between them."""
+    with disk_errors(output):
+        (output / "parts").mkdir(exist_ok=True)
     archive = Archive.open(output)
     if archive.codec.weights != run.fingerprint():
         raise ArchiveError(f"{output} was made with another model", rule="An archive has one model", do="Choose another --output, or its run")

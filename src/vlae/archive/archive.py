@@ -61,6 +61,8 @@ class Archive:
         copies = [folder / name for name in MODELS if (folder / name).is_file()]
         if not copies:
             raise ArchiveError(f"{folder} is not an archive", rule="An archive is a folder made by vlae compress", do="Give the folder of an archive")
+        if not (folder / "parts").is_dir():
+            raise ArchiveError(f"{folder} has no parts", rule="The images of an archive are in the folder parts", do="Restore it from elsewhere")
         found = {hashlib.sha256(data).hexdigest(): data for data in (path.read_bytes() for path in copies)}
         keys = {key for part in _parts(folder) if (key := codec_key(part))}
         whole = [data for key, data in found.items() if key in keys or not keys]
@@ -83,6 +85,7 @@ class Archive:
                     if not _MEMBER.fullmatch(member.filename) or member.compress_type != zipfile.ZIP_STORED:
                         raise ValueError(f"it holds {member.filename!r}")
                     file.extract(member, held.name)
+            (Path(held.name) / "parts").mkdir(exist_ok=True)
             archive = cls.open(Path(held.name))
         except ArchiveError:
             held.cleanup()

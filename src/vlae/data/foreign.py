@@ -21,17 +21,27 @@ class Foreign(NamedTuple):
     size: tuple[int, int]
 
 
-def files_of(images: Path) -> dict[str, Path]:
-    """A file, or all files below a folder, by their names; none is opened.
+class Files(NamedTuple):
+    """Files by their names, and what was passed over: links to nothing, names that are no text, folders that cannot be opened."""
+
+    paths: dict[str, Path]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def files_of(images: Path) -> Files:
+    """A file, or all files below a folder; none is opened.
 
     Errors: ``DataError`` where there is no file at all.
     """
     if not images.exists():
         raise DataError(f"{images} does not exist", rule="Give an image or a folder of images", do="Check the path")
-    files = {n: f.path for n, f in list_files(images, skip=images / ".cache").files.items()} if images.is_dir() else {images.name: images}
-    if not files:
-        raise DataError(f"{images} holds no file", rule="Give an image or a folder of images", do="Check the path")
-    return files
+    if not images.is_dir():
+        return Files({images.name: images})
+    listing = list_files(images, skip=images / ".cache")
+    if not listing.files:
+        found = "; ".join(f"{left.name}: {left.reason}" for left in listing.left_out[:3])
+        raise DataError(f"{images} holds no file", rule="Give an image or a folder of images", found=found, do="Check the path")
+    return Files({name: file.path for name, file in listing.files.items()}, listing.left_out)
 
 
 def foreign(

@@ -23,7 +23,7 @@ COARSENESS = (0.5, 1.0, 2.0, 8.0, 64.0)
 
 
 def codec_of(run: Run) -> Codec:
-    """The codec of a run: of several codebooks the one that makes images smallest.
+    """The codec of a run: of several codebooks the one that makes a few images smallest.
 
     Raises:
         RunError: its decoder has no integer twin.
@@ -33,11 +33,12 @@ def codec_of(run: Run) -> Codec:
     try:
         if model.encoder is None:
             return Codec(plan, twin(model.decoder, None, x), None, run.fingerprint())
-        found = [_with_code(model, x, coarseness, run) for coarseness in COARSENESS]
+        few = x[::4]
+        smallest = min(COARSENESS, key=lambda coarseness: _bits(_with_code(model, few, coarseness, run), model, few))
+        return _with_code(model, x, smallest, run)
     except (NotImplementedError, ValueError) as error:
         what, why = f"{run.folder} cannot write archives", str(error)[0].upper() + str(error)[1:]
         raise RunError(what, rule=why, do="Train a run of these images with keep.context=pixels, as vlae train does by default") from None
-    return min(found, key=lambda codec: _bits(codec, model, x))
 
 
 def encoder_of(model: VLAE) -> Callable[[Tensor], Tensor] | None:
@@ -56,8 +57,7 @@ def _with_code(model: VLAE, x: Tensor, coarseness: float, run: Run) -> Codec:
 @torch.no_grad()
 def _bits(codec: Codec, model: VLAE, x: Tensor) -> float:
     assert codec.codebook is not None
-    few = x[: max(1, len(x) // 4)]
-    return sum(e.code_bits + e.pixel_bits for e in encode(codec, codec.codebook.index(model.posterior(few).centre), few.to(codec.twin.dtype)))
+    return sum(e.code_bits + e.pixel_bits for e in encode(codec, codec.codebook.index(model.posterior(x).centre), x.to(codec.twin.dtype)))
 
 
 def _examples(run: Run) -> Tensor:

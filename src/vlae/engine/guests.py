@@ -64,7 +64,8 @@ def make_each(
         DiskError: the folder is not new, lies among the images, or cannot be written.
     """
     check_outside(output, images)
-    files, left_out = files_of(images), []
+    files, passed = files_of(images)
+    left_out = list(passed)
     with output_folder(output):
         for number, guest in enumerate(guests(run, files, mask), start=1):
             lost = guest if isinstance(guest, LeftOut) else _write(guest, make(guest), output, run.facts.depth)
@@ -72,7 +73,7 @@ def make_each(
                 left_out.append(lost)
             if progress:
                 progress(number, len(files))
-    used = len(files) - len(left_out)
+    used = len(files) + len(passed) - len(left_out)
     if not used:
         raise DataError(f"No image of {images} can be used", rule="At least one must be", found=_listed(left_out[:3]), do="Mend these or give others")
     return used, tuple(left_out)

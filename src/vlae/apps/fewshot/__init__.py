@@ -147,7 +147,7 @@ def _task(run: Run, plain: Run | None, table: Path, images: Path | None, device:
     if images is None:
         told = known(table, run.settings.data.found.folder, run.images().names)
     else:
-        told = known(table, images if images.is_dir() else images.parent, files_of(images))
+        told = known(table, images if images.is_dir() else images.parent, files_of(images).paths)
     found = seen(run, plain, images, device, progress)
     which = np.array([n for n, name in enumerate(found.index.names) if name in told.labels], np.int64)
     classes, lots = np.array([told.labels[found.index.names[n]] for n in which]), _lots(found.index, told, which)

@@ -94,8 +94,9 @@ def _own(run: Run, limit: int) -> Subjects:
 
 def _given(run: Run, images: Path, limit: int) -> Subjects:
     least = run.settings.train.crop or 1
-    names, numbers, parts, left_out = list[str](), list[int](), list[Tensor](), list[LeftOut]()
-    for guest in guests(run, files_of(images)):
+    files, passed = files_of(images)
+    names, numbers, parts, left_out = list[str](), list[int](), list[Tensor](), list(passed)
+    for guest in guests(run, files):
         if isinstance(guest, LeftOut):
             left_out.append(guest)
         elif min(guest.group.x.shape[2:]) < least:

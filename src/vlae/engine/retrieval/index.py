@@ -167,12 +167,12 @@ def of_folder(encoder: Encoder, folder: Path, progress: Progress | None = None) 
         DataError: the folder is missing, or none of its images can be used.
         RunError: the run's own images are gone, by which grids are averaged.
     """
-    files, items, places = files_of(folder), dict[str, Item](), encoder.places()
+    (files, passed), items, places = files_of(folder), dict[str, Item](), encoder.places()
     if folder.is_dir():
         settings = DataSettings(folder=folder, max_pixels=encoder.run.settings.data.max_pixels)
         items = {item.name: item for item in scan_folder(settings, list_files(folder, skip=folder / ".cache")).items}
         files = {name: path for name, path in files.items() if name in items}
-    seen, left_out = list[_Seen](), list[LeftOut]()
+    seen, left_out = list[_Seen](), list(passed)
     for number, guest in enumerate(guests(encoder.run, files), start=1):
         one = guest if isinstance(guest, LeftOut) else _seen(encoder, guest, places)
         left_out.append(one) if isinstance(one, LeftOut) else seen.append(one)
