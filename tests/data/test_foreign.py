@@ -40,7 +40,12 @@ def test_paths_that_hold_no_image(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
     for name, part in (("gone.png", "does not exist"), ("empty", "holds no file")):
-        with pytest.raises(DataError, match=part):
+        with pytest.raises(DataError, match=part) as told:
             files_of(tmp_path / name)
+        assert "Found" not in str(told.value)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"holds no file.* Found: a\.png: "):
+        files_of(tmp_path / "links")
     files = files_of(tmp_path / "pipe.png").paths
     assert list(foreign(files, Form(8, 1), DataSettings(folder=tmp_path), None)) == [LeftOut("pipe.png", "not a regular file")]

@@ -40,7 +40,7 @@ def files_of(images: Path) -> Files:
     listing = list_files(images, skip=images / ".cache")
     if not listing.files:
         found = "; ".join(f"{left.name}: {left.reason}" for left in listing.left_out[:3])
-        raise DataError(f"{images} holds no file", rule="Give an image or a folder of images", found=found, do="Check the path")
+        raise DataError(f"{images} holds no file", rule="Give an image or a folder of images", found=found or None, do="Check the path")
     return Files({name: file.path for name, file in listing.files.items()}, listing.left_out)
 
 
