@@ -106,8 +106,8 @@ def measure(case: str, rounds: int) -> list[dict[str, object]]:
         low, ratio, high = statistics.quantiles(ratios, n=4)
         speed = len(x) / statistics.median(times[name])
         rows.append(row(case, f"training, {name}", speed, "images/s", f"ratio {low:.2f} to {high:.2f}", "plain", ratio))
-    with FlopCounterMode(display=False) as counter:
-        stepper(model)(last, noise)
+    with FlopCounterMode(display=False) as counter:  # in bfloat16 by convolutions alone: of the compiled loops nothing would be counted
+        stepper(model, torch.bfloat16)(last, noise)
     share = counter.get_total_flops() / statistics.median(times["float32"]) / 1e9 / convolution_rate()
     rows.append(row(case, "share of the machine's convolution rate, float32", share, "of 1", "", "bare convolution", None))
     return [*rows, bare(case, twin, rounds)]

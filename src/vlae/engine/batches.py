@@ -88,8 +88,9 @@ class Batches:
             pixels = crops(self.images, chosen, train, step)
         else:
             pixels = data.stack(self.images, chosen)
-        if train.shift or train.mirror:
-            pixels = data.moved(pixels, train.shift, train.mirror, random(seed, MOVES, step))
+        shift = train.shift if step < train.steps * (train.shift_until or 1) else 0
+        if shift or train.mirror:
+            pixels = data.moved(pixels, shift, train.mirror, random(seed, MOVES, step))
         if self.images.dynamic:
             pixels = data.binarise_dynamic(pixels, random(seed, DYNAMIC, step))
         x = as_levels(pixels)

@@ -95,6 +95,9 @@ class Train(_Group):
         None, description="Crops begin at multiples of so many pixels: what repeats in every image, as scaling or JPEG left it, is then learned."
     )
     shift: NonNegativeInt = Field(0, description="Move each image of a batch by up to so many pixels, at random: where images are few.")
+    shift_until: float | None = Field(
+        None, gt=0.0, lt=1.0, description="Share of the steps after which images are moved no more: the model ends on them as they are."
+    )
     mirror: bool = Field(False, description="Mirror each image of a batch left and right at random: where both sides are as likely.")
     optimizer: Literal["adamax", "adam", "muon"] = Field(
         "adamax", description="adamax: the paper's. adam: learns faster from few steps. muon: faster still where most weights are convolutions'."
@@ -200,6 +203,7 @@ def _agree(settings: Settings, facts: ImageFacts) -> None:
         (kind != "rate" and keep.bits, f"keep.bits is {keep.bits}", "Only objective.kind rate holds the code at it", f"objective.kind {kind}"),
         (keep.context == "grey" and facts.colours == 1, "keep.context is grey", "It is for images in colour", "images in grey"),
         (model.encoder == "densenet" and not any(model.blocks or ()), "model.encoder is densenet", "It is a kind of blocks", "no model.blocks"),
+        (train.shift_until and not train.shift, f"train.shift_until is {train.shift_until}", "It is for images that are moved", "train.shift 0"),
         (_idle(train), f"train.patience is {train.patience}", "So many validations after the first come before the last step", pace),
     )
     for broken, what, rule, found in rules:
