@@ -27,7 +27,8 @@ def batches(images: ImageSet, rank: int = 0, processes: int = 1, *overrides: str
     facts = ImageFacts(depth=images.depth, colours=images.channels, size=(20, 24))
     few = ["keep.dims=3", "model.width=4", "model.hidden=8", "model.prior=gaussian", "model.widths=[4,4]", "model.blocks=[0,0]"]
     grid = ["model.width=4", "model.prior=gaussian", "keep.code=grid", "keep.stride=4", "train.crop=16", "keep.noise=51"]
-    settings = resolve(load_settings(None, [*(grid if "grid" in overrides else few), "train.batch=6"], {"data.folder": "images"}), facts)
+    more = [word for word in overrides if "=" in word]
+    settings = resolve(load_settings(None, [*(grid if "grid" in overrides else few), "train.batch=6", *more], {"data.folder": "images"}), facts)
     return Batches(images, settings, build(settings, facts), rank, processes)
 
 
@@ -55,6 +56,14 @@ def test_what_is_shown_has_noise_of_so_many_levels_on_it(images: ImageSet) -> No
     x, _, shown = found(0)
     assert shown is not None and stats.kstest((shown - x).flatten().numpy() / 51, "norm").pvalue > 0.001
     assert not torch.equal(shown - x, (again := found(1)).shown - again.x) and batches(images, 0, 1, "vector")(0).shown is None
+
+
+def test_images_are_moved_until_a_share_of_the_steps(images: ImageSet) -> None:
+    still, moved = batches(images), batches(images, 0, 1, "train.shift=2", "train.shift_until=0.7", "train.steps=9")
+    ever = batches(images, 0, 1, "train.shift=2", "train.steps=9")
+    for step in range(9):
+        assert torch.equal(moved(step).x, (ever if step < 6.3 else still)(step).x)
+        assert not torch.equal(ever(step).x, still(step).x)
 
 
 def test_every_epoch_shows_every_training_image_once(images: ImageSet) -> None:

@@ -92,6 +92,7 @@ def test_a_setting_without_effect_is_refused_by_name(facts: ImageFacts, override
         (SMALL, "keep.code=none objective.warmup=5", "objective.warmup is 5"),
         (SMALL, "keep.context=grey", "images in grey"),
         (SMALL, "model.encoder=densenet model.widths=[4,4]", "model.blocks"),
+        (SMALL, "train.shift_until=0.6", "train.shift_until is 0.6"),
         (SMALL, "train.patience=3 train.steps=40 train.validate_every=10", "train.patience is 3"),
     ],
 )
@@ -108,6 +109,7 @@ def test_settings_that_leave_one_another_idle_are_refused(facts: ImageFacts, ove
         (LARGE, "keep.context=grey"),
         (BINARY, "keep.noise=6"),
         (SMALL, "model.encoder=densenet"),
+        (SMALL, "train.shift=2 train.shift_until=0.6"),
         (SMALL, "train.patience=3 train.steps=41 train.validate_every=10"),
         (SMALL, "train.steps=9"),
     ],
