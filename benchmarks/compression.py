@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import imagecodecs
@@ -38,6 +38,7 @@ from vlae.data.spool import identity
 from vlae.engine.codec import codec_of, encoder_of
 from vlae.engine.measure import chosen
 from vlae.engine.run import Run
+from vlae.errors import VlaeError
 
 TOGETHER = 16
 """images that a codec takes before it is the next one's turn; ours codes so many at once"""
@@ -94,14 +95,19 @@ def held_out(run: Run, limit: int | None) -> list[Plain]:
 
 def those_of(folder: Path, run: Run, limit: int | None) -> list[Plain]:
     """The images of a folder that are of the kind that a run codes."""
-    found = []
-    for path in files_of(folder).paths.values():
-        with suppress(Refused):
-            found.append(Plain(*read_exact(path)[:2]))
-    fitting = [image for image in found if image.form == Form(run.facts.depth, run.facts.colours)][:limit]
+    read = (plain for path in files_of(folder).paths.values() if (plain := one_of(path)))
+    fitting = list(islice((image for image in read if image.form == Form(run.facts.depth, run.facts.colours)), limit))
     if len(fitting) < 2:
         sys.exit(f"{folder} holds fewer than 2 images of the kind that {run.folder} codes")
     return fitting
+
+
+def one_of(path: Path) -> Plain | None:
+    """The image of a file, where it is one."""
+    try:
+        return Plain(*read_exact(path)[:2])
+    except Refused:
+        return None
 
 
 def measure(run: Run, plain: list[Plain], case: str, fast: bool) -> Iterator[dict[str, object]]:
@@ -140,9 +146,9 @@ def speeds(codec: Codec, encoder: Encoder | None, plain: list[Plain]) -> dict[tu
     return {(name, way): pixels_of(plain) / clock.seconds(name, way) / 1e6 for name in (*OTHERS, "vlae") for way in WAYS}
 
 
-def row(case: str, metric: str, value: float, unit: str, against: str = "", theirs: float | None = None, aim: str = "") -> dict[str, object]:
+def row(case: str, metric: str, value: float | None, unit: str, against: str = "", theirs: float | None = None, aim: str = "") -> dict[str, object]:
     """One row of the list that is printed."""
-    ratio = None if theirs is None else value / theirs
+    ratio = None if theirs is None or value is None else value / theirs
     limit = float(aim.split()[1]) if aim else None
     met = None if limit is None or ratio is None else bool(ratio <= limit if aim.startswith("<=") else ratio >= limit)
     return {"case": case, "metric": metric, "value": value, "unit": unit, "spread": None, "against": against, "ratio": ratio, "aim": aim, "met": met}
@@ -168,7 +174,7 @@ def size_rows(case: str, sizes: dict[str, int], ours: tuple[int, int], plain: li
     yield row(case, "size, model included", 8 * (archive + model) / pixels, "bits/pixel", "JPEG XL 9", 8 * best / pixels)
     for name, size in sizes.items():
         yield row(case, f"size of {name}", 8 * size / pixels, "bits/pixel", "JPEG XL 9", 8 * best / pixels)
-    yield row(case, "the model pays from", model * images / (best - archive) if best > archive else float("inf"), "images", "JPEG XL 9")
+    yield row(case, "the model pays from", model * images / (best - archive) if best > archive else None, "images", "JPEG XL 9")
 
 
 def twin_rows(case: str, model: torch.nn.Module, codec: Codec, plain: list[Plain], packed: list[Packed]) -> Iterator[dict[str, object]]:
@@ -253,4 +259,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VlaeError as error:
+        sys.exit(str(error))
