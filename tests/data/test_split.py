@@ -64,6 +64,17 @@ def test_few_training_images_of_a_given_split(given, parts):
         assert sorted(split(names(3, start), given=given).of) == parts.split()
 
 
+def test_validation_images_are_pooled_with_the_training_images_and_the_test_images_stay():
+    given = ["train"] * 3000 + ["validation"] * 2000 + ["test"] * 1000
+    result = split(names(6000), given=given, pool_validation=True, validation=0.04)
+    assert (result.of[:5000] != "test").all() and (result.of[5000:] == "test").all()
+    for part in (slice(3000), slice(3000, 5000)):
+        assert abs((result.of[part] == "validation").mean() - 0.04) < 0.015
+    assert "4% validation" in result.rule and "training and validation images" in result.rule
+    with pytest.raises(SettingError, match="pool_validation"):
+        split(names(9), given=["train"] * 6 + ["test"] * 3, pool_validation=True)
+
+
 def test_no_test_images_where_none_are_wanted():
     assert set(split(names(100), test=0.0).of) == {"train", "validation"}
 

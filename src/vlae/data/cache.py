@@ -33,7 +33,7 @@ from vlae.errors import DataError, SettingError
 
 FORMAT: Literal[1] = 1
 ABANDONED_S = 3600.0
-NOT_IN_KEY = {"folder", "manifest", "validation", "test", "split_by", "only_label"}
+NOT_IN_KEY = {"folder", "manifest", "validation", "test", "pool_validation", "split_by", "only_label"}
 
 
 class Index(BaseModel):

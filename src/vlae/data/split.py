@@ -34,6 +34,8 @@ def assign(
     Errors: ``SettingError`` for a setting that changes nothing, ``DataError`` where training or validation would be empty.
     """
     _check(lots, given, labels, settings)
+    if settings.pool_validation:
+        given = [None if name == "validation" else name for name in given]
     split = np.array([name or "train" for name in given], dtype="<U10")
     unwanted = np.array([settings.only_label is not None and label != settings.only_label for label in labels], dtype=bool)
     by_lot = settings.split_by != "content" and any(lot is not None for lot in lots)
@@ -82,6 +84,9 @@ def _check(lots: Sequence[str | None], given: Sequence[str | None], labels: Sequ
             if value != unset:
                 rule = "A split that the source gives is kept"
                 raise SettingError(f"data.{name} is {value}", rule=rule, found="such a split", do=f"Leave data.{name} out")
+    if settings.pool_validation and "validation" not in given:
+        what, rule = "data.pool_validation is set", "It is for validation images that the source gives"
+        raise SettingError(what, rule=rule, found="none", do="Leave data.pool_validation out")
     known = sorted({label for label in labels if label is not None})
     if settings.only_label is not None and settings.only_label not in known:
         found = ", ".join(known[:10]) or "no labels"
@@ -106,4 +111,5 @@ def _rule(given: Sequence[str | None], missing: Sequence[str], by_lot: bool, set
     only = f"; images of other labels than {settings.only_label} are test images" if settings.only_label else ""
     if not any(given):
         return how + only
-    return f"given by the source{f'; {how}, out of its training images' if missing else ''}{only}"
+    pool = "training and validation images" if settings.pool_validation else "training images"
+    return f"given by the source{f'; {how}, out of its {pool}' if missing else ''}{only}"
