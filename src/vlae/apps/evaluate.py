@@ -200,7 +200,8 @@ def _protocol(run: Run, split: str, count: int, samples: int) -> str:
     how = "bound (one sample)" if samples == 1 else f"importance-sampled, K = {samples}, {run.settings.train.precision}"
     if run.settings.keep.code == "none":
         how = "exact likelihood"
-    return f"{how}; {count} {split} images, {pixels}{binarised}; averaged weights; standard errors over images"
+    learnt = f"; {1 - data.validation:.0%} of the given training and validation images learnt from" if data.pool_validation else ""
+    return f"{how}; {count} {split} images, {pixels}{binarised}{learnt}; averaged weights; standard errors over images"
 
 
 def _write_per_image(run: Run, images: ImageSet, split: str, cost: Cost, nll: np.ndarray) -> None:
