@@ -69,6 +69,7 @@ def test_what_is_handed_on_gives_its_figure_again_from_the_images(clone: Path) -
         "environment.json",
         "weights.safetensors",
         "metrics.json",
+        "metrics.jsonl",
     }
     moved = (clone / "zoo").rename(clone / "model")
     for path in ("cache", "results"):

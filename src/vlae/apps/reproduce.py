@@ -88,7 +88,7 @@ def hand_on(run: Run, folder: Path) -> Run:
     new_folder(folder)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     try:
-        for name in ("images.json", "environment.json", "config.yaml"):
+        for name in ("images.json", "environment.json", "metrics.jsonl", "config.yaml"):
             write_text(folder / name, (run.folder / name).read_text(encoding="utf-8"))
         save_tensors(folder / run.weights.name, halves, handed_on="half")
     except BaseException:
@@ -145,8 +145,7 @@ def _hours_before(run: Run) -> float:
     """Hours of training of the weights that a run started from."""
     if run.settings.train.start is None:
         return 0.0
-    before = Run.find(run.settings.train.start)
-    hours: float = read_json(before.folder / OWN_FIGURE)["hours"] if before.handed_on else _spent(before)["hours"]
+    hours: float = _spent(Run.find(run.settings.train.start))["hours"]
     return hours
 
 
