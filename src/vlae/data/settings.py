@@ -47,7 +47,7 @@ class DataSettings(BaseModel):
     max_pixels: PositiveInt = Field(100_000_000, description="Images with more pixels than this are left out without being decoded.")
     validation: float = Field(0.1, gt=0.0, lt=1.0, description="Share of images, or of lots, for validation; where the source gives none.")
     test: float = Field(0.1, ge=0.0, lt=1.0, description="Share of images, or of lots, for the test; where the source gives none.")
-    pool_validation: Literal[True] | None = Field(
+    pool_validation: bool | None = Field(
         None,
         description="Train on the validation images that the source gives, too, but for the share data.validation of both: for a last training, "
         "when everything is chosen.",
