@@ -49,7 +49,8 @@ def measure(run: Run, name: str) -> list[dict[str, Any]]:
     """Predicted and found over the second half, and what the paper's figure would take."""
     limit, (steps, found) = ROWS[name].paper, curve(run)
     assert limit is not None, "a row without a figure in the paper has no cost of reaching it"
-    half, images, lines = len(steps) // 2, len(run.images().indices("train")), run.metrics()
+    half, images = len(steps) // 2, len(run.images().indices("train"))
+    lines = [line for line in run.metrics() if line["step"] >= steps[half]]
     b, c = law(steps[:half], found[:half], limit)
     predicted = limit + b * steps**-c
     each = (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
@@ -60,7 +61,7 @@ def measure(run: Run, name: str) -> list[dict[str, Any]]:
     return [
         row(case, "bound after the last step", float(found[-1]), "bits/dim", said, float(found[-1] / predicted[-1])),
         row(case, "largest distance from the prediction, second half", apart, "bits/dim"),
-        row(case, "a step", each, "s"),
+        row(case, "a step, second half", each, "s"),
         row(case, f"until {NEAR} above the paper's {limit}", enough * each / 3600, "hours", f"{enough:.2g} steps"),
         row(case, "the recipe's steps at its batch", recipe_hours(name, each / run.settings.train.batch), "hours"),
     ]
