@@ -26,6 +26,8 @@ from vlae.units import bits
 
 NEAR = 0.05
 """bits/dim above the paper's figure that count as having come to it"""
+LEAST = 0.02
+"""the exponent of a curve that falls at all"""
 POINTS = 12
 NO_AIM = {"aim": None, "met": None}
 
@@ -54,7 +56,7 @@ def measure(run: Run, name: str) -> list[dict[str, Any]]:
     b, c = law(steps[:half], found[:half], limit)
     predicted = limit + b * steps**-c
     each = (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
-    enough = (b / NEAR) ** (1 / c)
+    enough = (b / NEAR) ** (1 / c) if c > LEAST else None
     case = f"{name}, {images} images, batch {run.settings.train.batch}, {torch.get_num_threads()} threads"
     apart = float(np.abs(predicted - found)[half:].max())
     said = f"measured from {found[0]:.2f} at step {steps[0]} to {found[-1]:.2f} at step {steps[-1]}; law {limit} + {b:.3g} steps^-{c:.3g}"
@@ -62,7 +64,7 @@ def measure(run: Run, name: str) -> list[dict[str, Any]]:
         row(case, "bound after the last step", float(found[-1]), "bits/dim", said, float(found[-1] / predicted[-1])),
         row(case, "largest distance from the prediction, second half", apart, "bits/dim"),
         row(case, "a step, second half", each, "s"),
-        row(case, f"until {NEAR} above the paper's {limit}", enough * each / 3600, "hours", f"{enough:.2g} steps"),
+        row(case, f"until {NEAR} above the paper's {limit}", enough and enough * each / 3600, "hours", f"{enough:.2g} steps" if enough else "never"),
         row(case, "the recipe's steps at its batch", recipe_hours(name, each / run.settings.train.batch), "hours"),
     ]
 
@@ -73,7 +75,7 @@ def recipe_hours(name: str, per_image: float) -> float:
     return recipe.steps * recipe.batch * per_image / 3600
 
 
-def row(case: str, metric: str, value: float, unit: str, spread: str = "", ratio: float | None = None) -> dict[str, Any]:
+def row(case: str, metric: str, value: float | None, unit: str, spread: str = "", ratio: float | None = None) -> dict[str, Any]:
     """A line of the result."""
     against = "" if ratio is None else "predicted"
     return {"case": case, "metric": metric, "value": value, "unit": unit, "spread": spread, "against": against, "ratio": ratio} | NO_AIM

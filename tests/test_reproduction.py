@@ -71,6 +71,23 @@ def test_the_comparisons_are_of_the_same_images(
         assert told == pytest.approx(row["value"] - ours, abs=0.006)
 
 
+@pytest.mark.slow
+def test_what_cifar_would_cost_is_told_after_a_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = np.random.default_rng(0)
+    images = {split: draw.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8) for split, count in (("train", 8), ("valid", 3), ("test", 2))}
+    np.savez(tmp_path / "cifar10.npz", **images)
+    found = rows("cifar_cost", monkeypatch, capsys, tmp_path / "cifar10.npz", "--output", tmp_path / "runs")
+    assert len(found) == 5 and all(row.keys() >= KEYS for row in found)
+    assert 8 <= found[0]["value"] < 20, "nothing is to be learnt from noise of 8 bits"
+    assert (found[3]["value"], found[3]["spread"]) == (None, "never") and all(row["value"] > 0 for row in found if row is not found[3])
+
+
+def test_the_law_of_a_curve_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    law, steps = runpy.run_path(str(ROOT / "benchmarks" / "cifar_cost.py"))["law"], np.arange(50, 601, 50)
+    assert law(steps, 3.12 + 7 * steps**-0.3, 3.12) == pytest.approx((7, 0.3))
+
+
 def test_the_page_shows_the_table_as_it_is() -> None:
     page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
     assert reproduce.as_text(reproduce.table()) in page
