@@ -70,6 +70,9 @@ def test_validation_images_are_pooled_with_the_training_images_and_the_test_imag
     assert (result.of[:5000] != "test").all() and (result.of[5000:] == "test").all()
     for part in (slice(3000), slice(3000, 5000)):
         assert abs((result.of[part] == "validation").mean() - 0.04) < 0.015
+    lots = [f"lot {n // 20}" for n in range(6000)]
+    by_lot = split(names(6000), lots=lots, given=given, pool_validation=True, split_by="lot").of[:5000].reshape(-1, 20)
+    assert (by_lot == by_lot[:, :1]).all(), "a lot is not parted"
     assert "4% validation" in result.rule and "training and validation images" in result.rule
     with pytest.raises(SettingError, match="pool_validation"):
         split(names(9), given=["train"] * 6 + ["test"] * 3, pool_validation=True)

@@ -79,7 +79,7 @@ def _check(lots: Sequence[str | None], given: Sequence[str | None], labels: Sequ
     if settings.split_by == "lot" and not any(lot is not None for lot in lots):
         do = "Add a column lot to the manifest, or set data.lot_block"
         raise SettingError("data.split_by is lot", rule="It needs lots", found="no lots", do=do)
-    if all(name in given for name in HELD_OUT):
+    if all(name in given for name in HELD_OUT) and not settings.pool_validation:
         for name, value, unset in (("split_by", settings.split_by, "auto"), ("lot_block", settings.lot_block, None)):
             if value != unset:
                 rule = "A split that the source gives is kept"
