@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from vlae.engine import pool
 from vlae.engine.pool import spread
 from vlae.errors import DataError, DeviceError
 
@@ -36,7 +37,9 @@ class Odd:
             raise DataError("The image is odd", rule="It must be even", found=thing, do="Add one")
         if thing == 1 and self.what == "wrong":
             raise ZeroDivisionError("a mistake of ours")
-        if thing == 1 and self.what == "killed":
+        if thing == 1 and "killed" in self.what:
+            if "counts" in self.what:
+                pool._worker[1].get_lock().acquire()
             os.kill(os.getpid(), signal.SIGKILL)
         for _ in range(20 if thing else 0):
             time.sleep(0.05)
@@ -97,9 +100,10 @@ def test_an_error_ends_all_work_and_is_raised_once(tmp_path: Path, what: str, ki
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["killed", "killed while it counts"])
+def test_a_process_that_is_killed_is_told(tmp_path: Path, what: str) -> None:
     with pytest.raises(DeviceError, match=r"ended from outside.*--processes") as error:
-        list(spread(Odd(tmp_path, "killed"), list(range(12)), 12, 2))
+        list(spread(Odd(tmp_path, what), list(range(12)), 12, 2, lambda done, of: None))
     assert error.value.__suppress_context__ and not active_children() and not (tmp_path / "11 began").exists()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from ctypes import c_byte
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
@@ -51,7 +52,8 @@ def spread(work: Work[T, R], things: Sequence[T], images: int, processes: int | 
         yield from (work(thing, step) for thing in things)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, which it does not survive
-    told, stop = context.Value("q", 0), context.Value("b", 0)
+    # The first process takes no lock: one that is ended from outside may hold it for ever.
+    told, stop = context.Value("q", 0), context.RawValue("b", 0)
     with ProcessPoolExecutor(count, context, _begin, (work, told, stop, max(1, (os.cpu_count() or 1) // count))) as pool:
         waiting: set[Future[Any]] = set()
         try:
@@ -60,7 +62,7 @@ def spread(work: Work[T, R], things: Sequence[T], images: int, processes: int | 
             while waiting:
                 ended, waiting = wait(waiting, timeout=0.5, return_when="FIRST_COMPLETED")
                 if progress:
-                    progress(told.value, images)
+                    progress(told.get_obj().value, images)
                 yield from (future.result() for future in ended)
         except BrokenProcessPool:
             raise DeviceError(
@@ -85,11 +87,11 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_worker: tuple[Any, "Synchronized[int]", "Synchronized[int]"]
+_worker: tuple[Any, "Synchronized[int]", c_byte]
 _busy = threading.Lock()
 
 
-def _begin(work: Any, told: "Synchronized[int]", stop: "Synchronized[int]", threads: int) -> None:
+def _begin(work: Any, told: "Synchronized[int]", stop: c_byte, threads: int) -> None:
     global _worker
     import torch
 
