@@ -133,9 +133,8 @@ def test_two_processes_are_one(images: Path, tmp_path: Path) -> None:
     alone = made(images, tmp_path / "alone", *settings[len(TINY) :])
     trained(alone)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vlae.cli", "train"]
-    done = subprocess.run(
-        [*words, str(images), *settings, "-o", str(tmp_path / "both")], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    words += [str(images), *settings, "-o", str(tmp_path / "both")]
+    done = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     ours, theirs = (weights(run) for run in (alone, Run.open(tmp_path / "both")))
     assert ours.keys() == theirs.keys()
