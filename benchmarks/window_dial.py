@@ -27,7 +27,8 @@ from runs import trained
 from vlae.apps.evaluate import evaluate
 from vlae.core.window import Window
 from vlae.engine.embed import embed
-from vlae.engine.run import Run, read_json, write_json
+from vlae.engine.formats import read_json, write_json
+from vlae.engine.run import Run
 from vlae.units import nats
 
 WINDOWS = ("none", "stack1", "stack2", "stack6", "all")

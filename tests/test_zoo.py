@@ -10,7 +10,8 @@ import vlae
 from tests.data.samples import SHARED, shared
 from vlae.apps import reproduce
 from vlae.apps.evaluate import evaluate
-from vlae.engine.run import OWN_FIGURE, ZOO, Run, read_json
+from vlae.engine.formats import read_json
+from vlae.engine.run import OWN_FIGURE, ZOO, Run
 from vlae.units import nats
 
 MODELS = sorted(path.name for path in ZOO.iterdir() if path.is_dir()) if ZOO.is_dir() else []

@@ -17,11 +17,12 @@ from tests.test_cli import TINY, copied, refused, vlae
 from vlae.apps.calibrate import calibrate
 from vlae.apps.detect import detect
 from vlae.data.read import decode
+from vlae.engine.formats import save_tensors
 from vlae.engine.inspection.calibration import Calibration, read_reference
 from vlae.engine.inspection.conformal import promise
 from vlae.engine.inspection.detection import Detection, pictures
 from vlae.engine.inspection.inspect import reference_of
-from vlae.engine.run import Run, save_tensors
+from vlae.engine.run import Run
 from vlae.errors import DiskError
 
 SIZE = (16, 20)

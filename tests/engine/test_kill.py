@@ -25,7 +25,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from vlae.engine import fit
-from vlae.engine.run import Run, read_json
+from vlae.engine.formats import read_json
+from vlae.engine.run import Run
 
 def train(folder):
     child = os.fork()

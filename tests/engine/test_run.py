@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from vlae.engine.formats import save_tensors, write_json
 from vlae.engine.results import Evaluation
-from vlae.engine.run import Run, check_format, environment, load_tensors, new_folder, output_folder, save_tensors, write_json
+from vlae.engine.run import Run, environment
 from vlae.engine.settings import ImageFacts, load_settings, resolve
-from vlae.errors import DiskError, RunError
+from vlae.errors import RunError
 
 FACTS = ImageFacts(depth=8, colours=1, size=(12, 12))
 
@@ -59,42 +60,6 @@ def test_a_misspelt_key_in_a_run_is_told(run: Run) -> None:
         Run.open(run.folder)
 
 
-def tensors(*shape: int) -> dict[str, torch.Tensor]:
-    return {"a": torch.randn(shape, generator=torch.Generator().manual_seed(0)), "b": torch.arange(3.0)}
-
-
-def test_tensors_go_to_a_file_and_back_with_their_metadata(tmp_path: Path) -> None:
-    save_tensors(tmp_path / "w.safetensors", tensors(4, 5), step="9")
-    found = {name: torch.zeros_like(t) for name, t in tensors(4, 5).items()}
-    assert load_tensors(tmp_path / "w.safetensors", found)["step"] == "9"
-    assert all(torch.equal(found[name], t) for name, t in tensors(4, 5).items())
-
-
-@pytest.mark.parametrize(
-    "harm, told",
-    [
-        (lambda path: path.unlink(), "is missing"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-8]), "is damaged"),
-        (lambda path: path.write_bytes(path.read_bytes()[:5]), "is damaged"),
-        (lambda path: path.write_bytes(b""), "is damaged"),
-        (lambda path: path.write_bytes(b"\xff" * 64), "is damaged"),
-        (lambda path: save_tensors(path, tensors(5, 4)), "another model"),
-        (lambda path: save_tensors(path, {"a": torch.zeros(4, 5)}), "another model"),
-        (lambda path: save_tensors(path, {**tensors(4, 5), "c": torch.zeros(1)}), "another model"),
-        (lambda path: save_tensors(path, tensors(4, 5), format="12"), "newer version"),
-        (lambda path: save_tensors(path, tensors(4, 5), format="one"), "no format version"),
-    ],
-)
-def test_weights_that_are_torn_foreign_or_newer_change_nothing(tmp_path: Path, harm: object, told: str) -> None:
-    path = tmp_path / "w.safetensors"
-    save_tensors(path, tensors(4, 5))
-    harm(path)  # type: ignore[operator]
-    into = {name: torch.full_like(t, 7.0) for name, t in tensors(4, 5).items()}
-    with pytest.raises(RunError, match=told):
-        load_tensors(path, into)
-    assert all((t == 7).all() for t in into.values())
-
-
 HARMED = [b"{}", b"{garbage}", b"[1]", b"null", b"\xff\x00\xfe}", b'{"step": 9}', b"[" * 100_000]
 HARMED += [b'{"step": "x", "skipped": 0, "seconds": 1.0}', b'{"step": 9, "skipped": 0, "seconds": 1.0, "rate_bits": "x"}', b'{"step": 3, "be']
 
@@ -120,12 +85,12 @@ def test_what_belongs_to_weights_needs_weights(run: Run) -> None:
     for needs in (run.fingerprint, lambda: Evaluation.read(run, "test")):
         with pytest.raises(RunError, match=r"weights.safetensors is missing.*--resume"):
             needs()
-    save_tensors(run.weights, tensors(2))
+    save_tensors(run.weights, {"a": torch.zeros(2)})
     assert Evaluation.read(run, "test") is None
 
 
 def test_a_result_with_other_fields_is_damaged(run: Run) -> None:
-    save_tensors(run.weights, tensors(2))
+    save_tensors(run.weights, {"a": torch.zeros(2)})
     run.write_result("evaluation-test", {"weights": run.fingerprint()})
     with pytest.raises(RunError, match="is damaged"):
         Evaluation.read(run, "test")
@@ -140,7 +105,7 @@ def evaluation(**changes: object) -> Evaluation:
 
 
 def test_a_result_is_json_and_what_json_does_not_have_comes_back_as_no_number(run: Run) -> None:
-    save_tensors(run.weights, tensors(2))
+    save_tensors(run.weights, {"a": torch.zeros(2)})
     evaluation(nll_nats_se=math.nan, weights=run.fingerprint()).write(run)
     text = (run.folder / "results" / "evaluation-test.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["nll_nats_se"] is None
@@ -151,7 +116,7 @@ def test_a_result_is_json_and_what_json_does_not_have_comes_back_as_no_number(ru
 
 @pytest.mark.parametrize("change", [{"nll_nats": "x"}, {"n_images": None}, {"n_images": True}, {"rate_bits_by_group": 1.0}, {"more": 1}])
 def test_a_result_with_values_of_other_types_is_damaged(run: Run, change: dict[str, object]) -> None:
-    save_tensors(run.weights, tensors(2))
+    save_tensors(run.weights, {"a": torch.zeros(2)})
     run.write_result("evaluation-test", {**dataclasses.asdict(evaluation(weights=run.fingerprint())), **change})
     with pytest.raises(RunError, match="is damaged"):
         Evaluation.read(run, "test")
@@ -162,28 +127,7 @@ def test_a_run_that_does_not_tell_its_images_says_why(run: Run) -> None:
         run.images()
 
 
-def test_an_output_folder_is_new_and_leaves_nothing_where_nothing_was_written(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "a" / "b") as folder:
-        assert folder.is_dir()
-        raise ZeroDivisionError
-    assert not (tmp_path / "a" / "b").exists()
-    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "kept") as folder:
-        (folder / "one.png").write_bytes(b"1")
-        raise ZeroDivisionError
-    assert (tmp_path / "kept" / "one.png").is_file()
-    with pytest.raises(DiskError, match="not empty"):
-        new_folder(tmp_path / "kept")
-    with pytest.raises(DiskError):
-        new_folder(tmp_path / "kept" / "one.png")
-
-
 def test_the_environment_tells_what_bit_identity_depends_on() -> None:
     found = environment()
     assert found["torch"] == torch.__version__ and found["threads"] == torch.get_num_threads()
     assert json.loads(json.dumps(found)) == found
-
-
-def test_formats_that_are_none() -> None:
-    for tree in (None, [], {}, {"format": "1"}, {"format": None}):
-        with pytest.raises(RunError, match="no format version"):
-            check_format(Path("x"), tree)

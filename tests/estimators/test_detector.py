@@ -22,7 +22,8 @@ from tests.estimators.test_encoder import SMALL, images
 from tests.test_cli import TINY
 from tests.test_cli import vlae as command
 from vlae import VLAEDetector
-from vlae.engine.run import Run, save_tensors
+from vlae.engine.formats import save_tensors
+from vlae.engine.run import Run
 
 SIZE = (8, 9)
 

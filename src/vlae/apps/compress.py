@@ -26,9 +26,10 @@ from vlae.data.foreign import files_of
 from vlae.data.read import NOT_AN_IMAGE, Refused
 from vlae.data.source import LeftOut
 from vlae.engine.codec import codec_of, encoder_of
+from vlae.engine.folders import check_outside, new_folder
 from vlae.engine.originals import about_of, delete_originals_of, stamp, stamps
 from vlae.engine.pool import Progress, Stopped, spread
-from vlae.engine.run import Run, check_outside, new_folder
+from vlae.engine.run import Run
 from vlae.engine.verify import verify
 from vlae.errors import ArchiveError, DataError
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from vlae.archive.archive import Archive, Image
 from vlae.archive.parts import Damaged, Row
 from vlae.data.exact import Exact, write_exact
+from vlae.engine.folders import output_folder
 from vlae.engine.places import OUTSIDE, places, unnamed
 from vlae.engine.pool import Progress, spread
-from vlae.engine.run import output_folder
 from vlae.engine.verify import lost
 from vlae.errors import ArchiveError, DiskError
 

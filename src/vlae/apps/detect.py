@@ -13,6 +13,8 @@ from sklearn import metrics
 from vlae.data.imageset import ImageSet
 from vlae.data.read import write_png
 from vlae.data.source import LeftOut
+from vlae.engine.folders import check_outside, output_folder
+from vlae.engine.formats import finite, write_text
 from vlae.engine.inspection.calibration import Calibration, mark, read_reference
 from vlae.engine.inspection.conformal import share
 from vlae.engine.inspection.detection import Counted, Detection, Found
@@ -24,7 +26,7 @@ from vlae.engine.inspection.regions import MOST, regions
 from vlae.engine.inspection.visitors import good, visitors
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.places import places
-from vlae.engine.run import Run, check_outside, finite, output_folder, write_text
+from vlae.engine.run import Run
 from vlae.errors import DataError
 
 Progress = Callable[[int, int], None]

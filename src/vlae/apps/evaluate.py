@@ -16,10 +16,11 @@ from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
 from vlae.engine.batches import CODE, normal
 from vlae.engine.device import arithmetic, find_device
+from vlae.engine.formats import finite, read_lines, write_text
 from vlae.engine.measure import PIXELS_AT_ONCE, Cost, Group, chosen, costs, decode, groups, joined, placed
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.results import Evaluation
-from vlae.engine.run import Run, finite, read_lines, write_text
+from vlae.engine.run import Run
 from vlae.engine.similarity import psnr, ssim
 from vlae.errors import SettingError
 from vlae.units import bits

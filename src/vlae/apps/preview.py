@@ -13,8 +13,8 @@ from vlae.data.files import beside
 from vlae.data.form import convert
 from vlae.data.read import Pixels
 from vlae.engine.batches import uniform
+from vlae.engine.folders import output_folder
 from vlae.engine.places import OUTSIDE, places, unnamed
-from vlae.engine.run import output_folder
 from vlae.errors import DiskError, SettingError
 
 

@@ -14,8 +14,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from vlae.data.files import disk_errors
+from vlae.engine.folders import new_folder
+from vlae.engine.formats import check_format, read_json, save_tensors, write_json, write_text
 from vlae.engine.results import Evaluation
-from vlae.engine.run import OWN_FIGURE, Run, check_format, new_folder, read_json, save_tensors, write_json, write_text
+from vlae.engine.run import OWN_FIGURE, Run
 from vlae.engine.settings import FORMAT, Settings, load_settings, resolve
 from vlae.engine.start import started
 from vlae.errors import RunError, SettingError

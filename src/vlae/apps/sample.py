@@ -9,8 +9,9 @@ import torch
 from vlae.data.read import write_png
 from vlae.engine.batches import CODE, normal, uniform
 from vlae.engine.device import find_device
+from vlae.engine.folders import output_folder
 from vlae.engine.measure import PIXELS_AT_ONCE
-from vlae.engine.run import Run, output_folder
+from vlae.engine.run import Run
 from vlae.engine.sheet import as_pixels, sheet
 from vlae.errors import SettingError
 

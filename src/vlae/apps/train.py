@@ -16,7 +16,8 @@ from vlae.engine.batches import check_batch
 from vlae.engine.build import build
 from vlae.engine.device import find_device
 from vlae.engine.fit import Trainer, Watch
-from vlae.engine.run import Run, check_outside, new_folder
+from vlae.engine.folders import check_outside, new_folder
+from vlae.engine.run import Run
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
 from vlae.engine.start import check_alike, started
 from vlae.engine.track import check_trackers

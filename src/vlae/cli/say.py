@@ -15,7 +15,7 @@ INTERRUPTED = 130
 def show(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result for a program or for a person."""
     if as_json:
-        from vlae.engine.run import finite
+        from vlae.engine.formats import finite
 
         text = json.dumps(finite(result), ensure_ascii=False, default=str, allow_nan=False)
     typer.echo(text)

@@ -25,10 +25,11 @@ from vlae.data.imageset import ImageSet
 from vlae.engine.batches import Batch, Batches
 from vlae.engine.build import build
 from vlae.engine.device import arithmetic, find_device
+from vlae.engine.formats import load_tensors, read_json, restored, save_tensors, write_json, write_text
 from vlae.engine.measure import validation_elbo
 from vlae.engine.memory import keep_freed_memory, without_denormals
 from vlae.engine.muon import Muon
-from vlae.engine.run import Run, load_tensors, read_json, restored, save_tensors, write_json, write_text
+from vlae.engine.run import Run
 from vlae.engine.settings import Settings
 from vlae.engine.track import trackers
 from vlae.errors import RunError, TrainingError

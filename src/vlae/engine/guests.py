@@ -13,9 +13,10 @@ from vlae.data.read import Pixels, Refused, write_png
 from vlae.data.source import LeftOut
 from vlae.data.spool import identity
 from vlae.engine.batches import DYNAMIC, as_levels, random
+from vlae.engine.folders import check_outside, output_folder
 from vlae.engine.measure import Group
 from vlae.engine.places import unnamed
-from vlae.engine.run import Run, check_outside, output_folder
+from vlae.engine.run import Run
 from vlae.errors import DataError, DiskError, PartialResult
 
 

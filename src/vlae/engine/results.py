@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Self, TypeVar
 
-from vlae.engine.run import Run, restored
+from vlae.engine.formats import restored
+from vlae.engine.run import Run
 from vlae.errors import RunError
 
 T = TypeVar("T")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from vlae.engine.run import Run, read_json, write_json
+from vlae.engine.formats import read_json, write_json
+from vlae.engine.run import Run
 from vlae.errors import DeviceError
 
 

@@ -18,13 +18,15 @@ from vlae.data.foreign import files_of
 from vlae.data.source import LeftOut
 from vlae.engine.batches import random
 from vlae.engine.embed import Codes
+from vlae.engine.folders import check_outside, output_folder
+from vlae.engine.formats import write_json, write_text
 from vlae.engine.labels.ask import ask, doubts, kinship
 from vlae.engine.labels.classify import FITS, Classifier, HeldOut, Indices, Labelled, Labels, cross_validated, predicted
 from vlae.engine.labels.curve import Progress, curve
 from vlae.engine.labels.fewshot import PREDICTIONS, Accuracy, Fewshot
 from vlae.engine.retrieval.index import Index
 from vlae.engine.retrieval.neighbours import some_of
-from vlae.engine.run import Run, check_outside, output_folder, write_json, write_text
+from vlae.engine.run import Run
 from vlae.engine.settings import FORMAT
 
 # Into how many parts the labelled images are divided, each to be tested on, and the streams of random numbers.

@@ -15,8 +15,9 @@ from vlae.apps.report.findings import STAGES, Findings, Progress, look
 from vlae.apps.report.papers import papers
 from vlae.apps.report.pictures import levels_shown, scale_colours
 from vlae.apps.report.words import Words
+from vlae.engine.formats import read_json, write_text
 from vlae.engine.results import Evaluation
-from vlae.engine.run import Run, read_json, write_text
+from vlae.engine.run import Run
 from vlae.errors import RunError
 
 FOLDER = Path(__file__).parent

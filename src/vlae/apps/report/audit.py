@@ -13,10 +13,11 @@ from vlae.apps.report import plots
 from vlae.apps.report.pictures import Range, levels_shown
 from vlae.apps.report.sections import Section, Told
 from vlae.apps.report.words import Words, fixed, number, short
+from vlae.engine.formats import write_text
 from vlae.engine.kept.audit import Audit, Rate, Site, Term
 from vlae.engine.kept.spectrum import BORDER, Spectrum
 from vlae.engine.kept.swap import IGNORED, KEPT, Swap
-from vlae.engine.run import Run, write_text
+from vlae.engine.run import Run
 
 COLOURS = {"kept": plots.CODE, "partly": plots.LIGHT, "ignored": plots.PIXELS, "unclear": plots.RAW}
 TICKS = (128, 64, 32, 16, 8, 4, 2)

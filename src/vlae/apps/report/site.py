@@ -10,9 +10,11 @@ from vlae.apps.report.words import Words
 from vlae.data.source import LeftOut
 from vlae.engine.batches import random
 from vlae.engine.device import find_device
+from vlae.engine.folders import check_outside, output_folder
+from vlae.engine.formats import write_text
 from vlae.engine.kept.blind import ANSWERS, QUESTIONS, pairs, write_key
 from vlae.engine.kept.subjects import Progress, decode_all, subjects
-from vlae.engine.run import Run, check_outside, output_folder, write_text
+from vlae.engine.run import Run
 from vlae.errors import DataError
 
 # The stream of random numbers of the pairs, and which decodings they show: none that is shown elsewhere.

@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vlae.core.vlae import VLAE
+from vlae.engine.formats import check_metadata, restored, save_tensors
 from vlae.engine.inspection.conformal import Promise, promise, rate_above
 from vlae.engine.inspection.places import Places
 from vlae.engine.inspection.reference import Reference
-from vlae.engine.run import Run, check_metadata, restored, save_tensors
+from vlae.engine.run import Run
 from vlae.errors import RunError, SettingError
 
 FILE = "calibration.safetensors"

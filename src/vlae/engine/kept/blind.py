@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from scipy.stats import binomtest
 
 from vlae.data.files import read_text
+from vlae.engine.formats import read_json, write_json
 from vlae.engine.kept.audit import Rate, Site
-from vlae.engine.run import read_json, write_json
 from vlae.errors import DataError, RunError
 
 FORMAT = 1

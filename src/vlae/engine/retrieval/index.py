@@ -25,11 +25,12 @@ from vlae.data.source import Item, LeftOut
 from vlae.data.spool import identity
 from vlae.engine.device import find_device
 from vlae.engine.embed import Codes, common_places, embed, summary
+from vlae.engine.formats import load_tensors, save_tensors
 from vlae.engine.guests import Guest, guests
 from vlae.engine.measure import placed
 from vlae.engine.retrieval.columns import Column, columns_of
 from vlae.engine.retrieval.neighbours import some_of
-from vlae.engine.run import Run, load_tensors, save_tensors
+from vlae.engine.run import Run
 from vlae.errors import DataError, DiskError, RunError, SettingError
 
 Progress = Callable[[int, int], None]
