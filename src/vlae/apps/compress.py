@@ -26,7 +26,7 @@ from vlae.data.foreign import files_of
 from vlae.data.read import NOT_AN_IMAGE, Refused
 from vlae.data.source import LeftOut
 from vlae.engine.codec import codec_of, encoder_of
-from vlae.engine.folders import check_outside, new_folder
+from vlae.engine.folders import check_outside, output_folder
 from vlae.engine.originals import about_of, delete_originals_of, stamp, stamps
 from vlae.engine.pool import Progress, Stopped, spread
 from vlae.engine.run import Run
@@ -89,7 +89,7 @@ def compress(
     files, passed = files_of(images)
     begun = any((output / name).exists() for name in MODELS)
     codec = None if begun else codec_of(run)  # before there is a folder: not every model has one
-    archive = _archive(run, output) if codec is None else Archive.create(new_folder(output), codec)
+    archive = _archive(run, output) if codec is None else _new_archive(output, codec)
     known = stamps(archive, files)
     parts = list(spread(_Compress(run.folder, archive.folder, check, known), _jobs(archive, files, processes), len(files), processes, progress))
     added = [kept for part in parts for kept in part.added]
@@ -134,6 +134,11 @@ def _plain(name: str, array: npt.NDArray[Any]) -> Plain:
         rule = "An image is (height, width) or (height, width, channels) of bool, uint8 or uint16"
         raise DataError(f"{name} is no image", rule=rule, found=f"{array.shape} of {array.dtype}", do="Convert it")
     return Plain(pixels.astype(np.uint8) if depth == 1 else pixels, depth)
+
+
+def _new_archive(output: Path, codec: Codec) -> Archive:
+    with output_folder(output):
+        return Archive.create(output, codec)
 
 
 def _archive(run: Run, output: Path) -> Archive:

@@ -25,6 +25,7 @@ def doctor() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "disk_free_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
         "convolution_gflops": round(convolution_rate(), 1),
@@ -60,6 +61,10 @@ def _advice(found: dict[str, Any]) -> list[str]:
         advice.append("No GPU: everything works; an hour of two cores trains a model of 300x300 images.")
     if found["threads"] < (found["cores"] or 1):
         advice.append(f"Only {found['threads']} of {found['cores']} cores are used: OMP_NUM_THREADS may be set.")
+    if told := found["openblas_coretype"]:
+        advice.append(
+            f"OPENBLAS_CORETYPE={told} holds matrix products to that processor: where this one is newer, training is up to twice as fast without."
+        )
     if found["gpu"] is None and found["bfloat16_gflops"] < 2 * found["convolution_gflops"]:
         advice.append("bfloat16 is slow here: leave train.precision at 32-true, or set it where a recipe has bf16-mixed.")
     if found["disk_free_gb"] < 2:
