@@ -137,6 +137,7 @@ def _plain(name: str, array: npt.NDArray[Any]) -> Plain:
 
 
 def _new_archive(output: Path, codec: Codec) -> Archive:
+    """An archive without images; where it cannot be written nothing of it is left."""
     with output_folder(output):
         return Archive.create(output, codec)
 
