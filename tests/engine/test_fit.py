@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -139,6 +140,42 @@ def test_two_processes_are_one(images: Path, tmp_path: Path) -> None:
     ours, theirs = (weights(run) for run in (alone, Run.open(tmp_path / "both")))
     assert ours.keys() == theirs.keys()
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-9
+
+
+LEAVING = """
+import sys, weakref
+from pathlib import Path
+import torch.distributed
+from vlae.apps.train import prepare
+from vlae.engine.fit import Trainer
+from vlae.engine.settings import load_settings
+run = prepare(load_settings(None, sys.argv[3:], {"data.folder": Path(sys.argv[1])}), Path(sys.argv[2]))
+trainer = Trainer(run, run.images())
+trainer.start()
+trainer.train()
+wrapped = next(m for m in trainer.network.modules() if isinstance(m, torch.nn.parallel.DistributedDataParallel))
+reducer, alive = weakref.ref(wrapped.reducer), []
+destroy = torch.distributed.destroy_process_group
+torch.distributed.destroy_process_group = lambda: (alive.append(reducer() is not None), destroy())
+del wrapped
+trainer.leave()
+print(alive, torch.distributed.is_initialized())
+"""
+
+
+def test_nothing_holds_the_processes_together_when_they_part(images: Path, tmp_path: Path) -> None:
+    """A wrapped model that is freed after its group can wait for ever for a thread of it: a training that was done did not end."""
+    alone = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    alone |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    words = [sys.executable, "-c", LEAVING, str(images), str(tmp_path / "run"), *TINY, "train.steps=2"]
+    done = subprocess.run(words, env=os.environ | alone, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["[False] False"], done.stdout + done.stderr[-2000:]
+
+
+def free_port() -> int:
+    with socket.socket() as open_one:
+        open_one.bind(("127.0.0.1", 0))
+        return int(open_one.getsockname()[1])
 
 
 def test_absurd_gradients_are_skipped_and_counted(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ Everything random in a step follows from the seed and the step's number, so the 
 optimiser's moments and a handful of numbers.
 """
 
+import gc
 import json
 import math
 import os
@@ -149,9 +150,13 @@ class Trainer:
         return self._end("done")
 
     def leave(self) -> None:
-        """End together: a process that went first would break the connections of the others."""
+        """End together: a process that went first would break the connections of the others. Nothing can be trained after it."""
         if torch.distributed.is_initialized():
             self.fabric.barrier()
+            # Were the wrapped model the last to hold the group, it would wait, with the lock of the interpreter held, for the group's
+            # thread, which waits for that lock.
+            del self.network
+            gc.collect()
             torch.distributed.destroy_process_group()
 
     def _end(self, why: str) -> str:
