@@ -183,6 +183,19 @@ def test_values_use_their_room_and_are_not_cut_off(code, times):
     assert code == "grid" or largest > MOST / 3  # else the map of the code may have the largest
 
 
+def test_tied_layers_have_the_twin_of_their_weights():
+    free = made(plan("all", code="vector", size=(6, 7)))
+    tied = copy.deepcopy(free.real)
+    tied.net.tie()
+    with torch.no_grad():
+        for alone, shared in zip(free.real.net.convs, tied.net.convs, strict=True):
+            for conv, like in zip(alone, shared, strict=True):
+                conv.v.copy_(like.v)
+    x = free.x.float()
+    ours, theirs = (twin(one, free.codes, x).state_dict() for one in (tied, free.real))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_what_has_no_twin_is_refused():
     for context in ("low", "high"):
         real = plan("4x2", context).decoder()

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor
 
 from vlae.core.causal import CausalNet, Gate, filtered, luminance
 from vlae.core.taps import Layer, Reads, after, reach, rectangle, stack
-from vlae.core.window import CONTEXTS
+from vlae.core.window import CONTEXTS, Window
 
 from .build import near, network, plans, randomise
 
@@ -51,12 +53,29 @@ def by_hand(net: CausalNet, image: Tensor, code: Tensor | None) -> np.ndarray:
     return values[-1]
 
 
-@given(plans(), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.sampled_from(["layers", "input"]))
-def test_a_network_is_its_formula(plan, height, width, coded, condition):
-    net = randomise(CausalNet(network(plan), inputs=2, width=3, code=2 if coded else 0, condition=condition))
+@given(plans(), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.sampled_from(["layers", "input"]), st.booleans())
+def test_a_network_is_its_formula(plan, height, width, coded, condition, tied):
+    net = CausalNet(network(plan), inputs=2, width=3, code=2 if coded else 0, condition=condition)
+    if tied:
+        net.tie()
+    randomise(net)
     image, code = torch.randn(2, 2, height, width), torch.randn(2, 2, height, width) if coded else None
     with torch.no_grad():
         near(net(image, code).features, torch.from_numpy(by_hand(net, image, code)))
+
+
+@pytest.mark.parametrize("name, directions", [("all", 5), ("stack6", 2), ("4x2", 4)])
+def test_layers_that_are_tied_share_a_direction_and_nothing_else(name, directions):
+    """Of ``all`` the image's two, the vertical layers' one and the horizontal layers' two; of a copy, in whatever precision, as many."""
+    net = CausalNet(Window.of(name, image=(9, 9)).layers, inputs=1, width=3)
+    net.tie()
+    copied = copy.deepcopy(net).float()
+    for one in (net, copied):
+        convs = [conv for layer in one.convs for conv in layer]
+        assert len({id(conv.v) for conv in convs}) == directions < len({id(conv.g) for conv in convs}) == len(convs)
+        assert sum(key.endswith(".v") for key in one.state_dict()) == directions == sum(key.endswith(".v") for key, _ in one.named_parameters())
+        assert {conv.v.dtype for conv in convs} == {next(one.parameters()).dtype}
+    assert not {id(p) for p in net.parameters()} & {id(p) for p in copied.parameters()}
 
 
 @given(plans())

@@ -48,9 +48,12 @@ def same(net, image, code):
         near(found, wanted)
 
 
-@given(plans(), st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.booleans(), st.sampled_from(["layers", "input"]))
-def test_values_and_gradients_are_those_of_the_convolutions(plan, batch, height, width, coded, condition):
-    net = randomise(CausalNet(network(plan), inputs=2, width=3, code=2 if coded else 0, condition=condition))
+@given(plans(), st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.booleans(), st.sampled_from(["layers", "input"]), st.booleans())
+def test_values_and_gradients_are_those_of_the_convolutions(plan, batch, height, width, coded, condition, tied):
+    net = CausalNet(network(plan), inputs=2, width=3, code=2 if coded else 0, condition=condition)
+    if tied:
+        net.tie()
+    randomise(net)
     image = torch.randn(batch, 2, height, width, requires_grad=True)
     code = torch.randn(batch, 2, height, width, requires_grad=True) if coded else None
     same(net, image, code)

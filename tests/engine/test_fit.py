@@ -69,7 +69,14 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("words", [[], ["train.optimizer=adam", "train.shift=1", "train.mirror=true"], ["train.optimizer=muon", "keep.noise=6"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["train.optimizer=adam", "train.shift=1", "train.mirror=true"],
+        ["train.optimizer=muon", "keep.noise=6", "keep.window=stack3", "model.tied=true"],
+    ],
+)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(images: Path, tmp_path: Path, words: list[str]) -> None:
     whole, cut = (made(images, tmp_path / name, "train.steps=13", *words) for name in ("whole", "cut"))
     trained(whole)

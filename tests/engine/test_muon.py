@@ -59,6 +59,20 @@ def test_convolutions_move_alike_far_downhill_and_the_rest_is_adam():
                 torch.testing.assert_close(p, theirs.get_parameter(name))
 
 
+def test_tied_layers_move_once():
+    tied = nn.ModuleDict({"one": Conv(3, 8), "other": Conv(3, 8)})
+    tied["other"].turn_with(tied["one"])
+    alone = nn.ModuleDict({"one": Conv(3, 8)})
+    alone["one"].load_state_dict(tied["one"].state_dict())
+    for made in (tied, alone):
+        muon = Muon(made, 0.01, (0.9, 0.99))
+        for step in range(2):
+            torch.manual_seed(step)
+            made["one"].v.grad = torch.randn_like(made["one"].v)
+            muon.step()
+    assert torch.equal(tied["one"].v, alone["one"].v) and tied["other"].v is tied["one"].v
+
+
 def test_what_has_no_gradient_stays():
     made = model()
     before = copy.deepcopy(made.state_dict())

@@ -57,6 +57,25 @@ class CausalNet(nn.Module):
         self.predictor = predictor
         self.prediction = nn.Parameter(torch.zeros(inputs, inputs, len(predictor.taps))) if predictor else None
 
+    def tie(self) -> None:
+        """Tie layers that read the same pattern of taps, near or far apart: they share directions of weights, not lengths and biases.
+
+        The paper ties its layers on static MNIST, to overfit less (Chen et al. 2017, arXiv:1611.02731, appendix).
+
+        >>> from vlae.core.window import Window
+        >>> net = CausalNet(Window.of("stack6").layers, inputs=1, width=8)
+        >>> free = sum(p.numel() for p in net.parameters())
+        >>> net.tie()
+        >>> free, sum(p.numel() for p in net.parameters())
+        (3456, 896)
+        """
+        first: dict[tuple[int, ...], TapConv] = {}
+        for layer, convs in zip(self.layers, self.convs, strict=True):
+            for place, (read, conv) in enumerate(zip(layer.reads, convs, strict=False)):  # a fixed layer has none to learn
+                pattern = place, conv.grid.height, conv.grid.width, *conv.grid.cells
+                if not self._is_context(read.source) and (alike := first.setdefault(pattern, conv)) is not conv:
+                    conv.turn_with(alike)
+
     def channels(self, source: int) -> int:
         """How many channels a source has: those of the image for it and its contexts, else the width."""
         return self.inputs if self._is_context(source) else self.width

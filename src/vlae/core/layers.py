@@ -30,6 +30,11 @@ class WeightNorm(nn.Module):
         self.scale, self.exact = scale, exact
         self.initialising = False
 
+    def turn_with(self, other: "WeightNorm") -> None:
+        """Have the direction of another layer from now on: one parameter, which is learnt, moved and kept as the other's."""
+        del self.v
+        self.__dict__["v"] = other.v  # a module would register an attribute
+
     def forward(self, x: Tensor) -> Tensor:
         """The map of ``x``; one that is ``exact`` keeps the weights' precision where autocast lowers it elsewhere.
 

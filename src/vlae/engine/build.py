@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from vlae.core.codes import Prior
+from vlae.core.decoder import Decoder
 from vlae.core.encoder import Encoder, GridEncoder, VectorEncoder
 from vlae.core.flows import Flow, grid_flow, vector_flow
 from vlae.core.plan import DecoderPlan
@@ -50,12 +51,19 @@ def decoder_plan(settings: Settings, facts: ImageFacts) -> DecoderPlan:
 def _build(settings: Settings, facts: ImageFacts) -> VLAE:
     model, plan = settings.model, decoder_plan(settings, facts)
     if plan.code == "none":
-        return VLAE(Prior(), None, plan.decoder())
+        return VLAE(Prior(), None, _decoder(settings, plan))
     if not len(plan.widths) == len(plan.blocks) >= 2:
         raise ValueError("model.widths and model.blocks have one entry for each level of the encoder, at least two")
     prior = Prior(_flow(plan, model.prior_steps, model.prior_hidden, bool(model.prior_scaled)) if model.prior == "af" else None)
-    decoder, alone = plan.decoder(), replace(plan, code="none").decoder() if model.window_only else None
+    decoder, alone = _decoder(settings, plan), _decoder(settings, replace(plan, code="none")) if model.window_only else None
     return VLAE(prior, _encoder(settings, plan), decoder, alone)
+
+
+def _decoder(settings: Settings, plan: DecoderPlan) -> Decoder:
+    decoder = plan.decoder()
+    if settings.model.tied:
+        decoder.net.tie()
+    return decoder
 
 
 def _encoder(settings: Settings, plan: DecoderPlan) -> Encoder:

@@ -30,7 +30,7 @@ class Muon(torch.optim.Adam):
 
     def __init__(self, model: nn.Module, lr: float, betas: tuple[float, float]) -> None:
         super().__init__(model.parameters(), lr=lr, betas=betas, foreach=True)
-        self.matrices = [layer.v for layer in model.modules() if isinstance(layer, Conv | TapConv)]
+        self.matrices = list(dict.fromkeys(layer.v for layer in model.modules() if isinstance(layer, Conv | TapConv)))  # tied layers have one
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -58,6 +58,7 @@ class Model(_Group):
     hidden: PositiveInt | None = Field(None, description="Units of the fully connected layers (vector codes).")
     map_channels: PositiveInt | None = Field(None, description="Channels of the code's map that the decoder reads.")
     condition: Literal["layers", "input"] | None = Field(None, description="Where the code enters the decoder: every layer, or the first.")
+    tied: bool | None = Field(None, description="Whether layers of the decoder that read alike share directions of weights: less is learnt by heart.")
     window_only: bool | None = Field(None, description="Whether a decoder without a code is trained along, for global evidence of defects.")
     components: PositiveInt | None = Field(None, description="Logistics in the mixture of a pixel.")
     encoder: Literal["resnet", "densenet"] | None = Field(None, description="Blocks of the encoder.")
@@ -231,7 +232,7 @@ def _model_defaults(model: Model, keep: Mapping[str, Any], facts: ImageFacts) ->
     size = _SIZES[model.size]
     defaults: dict[str, Any] = {} if facts.depth == 1 else {"components": size["components"]}
     if keep["window"] != "none":
-        defaults |= {"width": size["width"], "pointwise": size["pointwise"]}
+        defaults |= {"width": size["width"], "pointwise": size["pointwise"], "tied": None}
     if keep["code"] == "none":
         return defaults
     prior, posterior = model.prior or "af", model.posterior or "gaussian"
