@@ -79,9 +79,8 @@ def test_verdicts(share: float, expected: str) -> None:
 
 
 def test_a_verdict_is_what_the_interval_allows() -> None:
-    assert [verdict(KEPT + 1e-9, 1.0), verdict(KEPT, 1.0), verdict(-1.0, IGNORED - 1e-9), verdict(-1.0, IGNORED)] == [
-        *("kept", "partly", "ignored", "partly")
-    ]
+    assert [verdict(KEPT + 1e-9, 1.0), verdict(KEPT, 1.0), verdict(-1.0, IGNORED - 1e-9)] == ["kept", "partly", "ignored"]
+    assert [verdict(1e-9, IGNORED), verdict(0.0, IGNORED), verdict(-1.0, 1.0)] == ["partly", "unclear", "unclear"]
 
 
 @pytest.mark.parametrize("other", [np.zeros(20), np.linspace(-1, 1.1, 20), np.full(20, -3.0), np.full(20, 0.5)])

@@ -36,7 +36,7 @@ def section(told: Told) -> Section | None:
         "answer": answer(t, found.spectrum),
         "lead": t.join([t("audit.lead"), whole(t, found)]),
         "plot": Markup(picture(t, found)),
-        "rows": [_row(t, swap) for swap in ordered(found.swaps)],
+        "rows": [_row(t, swap, found.apart) for swap in ordered(found.swaps)],
         "rule": t.join([t("audit.rule", kept=f"{KEPT:.0%}", ignored=f"{IGNORED:.0%}"), *idle, measured, t("audit.period")]),
         "terms": [_term(t, term) for term in found.terms],
         "site": t.join(_asked(t, asked)) if asked else None,
@@ -85,8 +85,8 @@ def ordered(swaps: Sequence[Swap]) -> list[Swap]:
     return sorted(swaps, key=lambda swap: -swap.share)
 
 
-def _row(t: Words, swap: Swap) -> Section:
-    told = swap.verdict != "unclear"
+def _row(t: Words, swap: Swap, told: bool) -> Section:
+    """A change's line; its share only where there is something to take shares of."""
     return {
         "name": change(t, swap.change),
         "code": swap.change,
@@ -153,7 +153,7 @@ def picture(t: Words, found: Audit, shown: Sequence[np.ndarray] = ()) -> str:
     plot = plots.Plot("audit", 10.4, 2.3 + 2.3 * rows, 0)
     above, *below = plot.figure.subfigures(rows, 1, height_ratios=[2, 1][:rows], squeeze=False)[:, 0]
     left, right = above.subplots(1, 2)
-    _bars(plot, left, found.swaps, t)
+    _bars(plot, left, found, t)
     _curve(plot, right, found.spectrum, say)
     for n, (axes, pixels) in enumerate(zip(below[0].subplots(1, len(shown)), shown, strict=True) if shown else ()):
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="none")
@@ -164,13 +164,13 @@ def picture(t: Words, found: Audit, shown: Sequence[np.ndarray] = ()) -> str:
     return plot.svg(say["alt"])
 
 
-def _bars(plot: plots.Plot, axes: Axes, swaps: Sequence[Swap], t: Words) -> None:
-    rows = ordered(swaps)
+def _bars(plot: plots.Plot, axes: Axes, found: Audit, t: Words) -> None:
+    rows = ordered(found.swaps)
     y = np.arange(len(rows))[::-1]
     for place, swap in zip(y.tolist(), rows, strict=True):
         axes.barh(place, max(swap.share, 0), color=COLOURS[swap.verdict], height=0.66)
         axes.plot([max(swap.low, -0.02), swap.high], [place, place], color=plots.INK, linewidth=1.2)
-        percent = "" if swap.verdict == "unclear" else f"{t('percent', share=_percent(swap.share))} "
+        percent = f"{t('percent', share=_percent(swap.share))} " if found.apart else ""
         said = f"{percent}{verdict(t, swap.verdict)}"
         axes.text(max(swap.share, swap.high, 0) + 0.02, place, plot.label(said), va="center", fontsize=9.5)
     for share in (KEPT, IGNORED):

@@ -38,8 +38,8 @@ class Swap:
     high: float
     """bounds of its 95% bootstrap interval, over the images"""
     verdict: Verdict
-    """kept: ``low`` is above ``KEPT``. ignored: ``high`` is below ``IGNORED``. unclear: another image's code costs next to nothing
-    either, or it is not known whether it does. partly: the rest"""
+    """kept: ``low`` is above ``KEPT``. ignored: ``high`` is below ``IGNORED``. partly: of the rest, ``low`` is above 0. unclear: it is not;
+    or another image's code costs next to nothing either, or it is not known whether it does"""
 
 
 @torch.no_grad()
@@ -83,9 +83,11 @@ def verdict(low: float, high: float) -> Verdict:
     """What the interval of a share says.
 
     >>> verdict(0.11, 0.2), verdict(-0.01, 0.01), verdict(0.05, 0.2), verdict(-0.1, 0.1)
-    ('kept', 'ignored', 'partly', 'partly')
+    ('kept', 'ignored', 'partly', 'unclear')
     """
-    return "kept" if low > KEPT else "ignored" if high < IGNORED else "partly"
+    if low > KEPT or high < IGNORED:
+        return "kept" if low > KEPT else "ignored"
+    return "partly" if low > 0 else "unclear"
 
 
 def mean_interval(values: Numbers, rng: np.random.Generator) -> tuple[float, float]:
