@@ -196,6 +196,21 @@ def test_tied_layers_have_the_twin_of_their_weights():
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_members_have_the_twin_of_the_one_network_that_they_are():
+    """An archive knows nothing of members: it holds a network in which the weights between them are zero."""
+    wanted = plan("all", levels=2, code="vector", size=(6, 7))
+    one, members = made(wanted), wanted.decoder(members=2)
+    members.load_state_dict(one.real.state_dict())
+    with torch.no_grad():
+        for of_members, of_one in zip(members.net.convs, one.real.net.convs, strict=True):
+            for apart, conv in zip(of_members, of_one, strict=True):
+                conv.v.mul_(1 if apart.own is None else apart.own)
+    x = one.x.float()
+    assert any((conv.weight() == 0).any() for convs in one.real.net.convs for conv in convs)
+    ours, theirs = (twin(real, one.codes, x).state_dict() for real in (members, one.real))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_what_has_no_twin_is_refused():
     for context in ("low", "high"):
         real = plan("4x2", context).decoder()

@@ -85,14 +85,15 @@ def decoder(
     condition: Conditioning = "layers",
     pointwise: int = 1,
     pyramid: Pyramid = PYRAMID,
+    members: int = 1,
 ) -> Decoder:
-    """A decoder of 4 channels with a vector code of 3 dimensions, a grid code of 2 channels, or no code."""
+    """A decoder of 4 channels (or of members of 4 each) with a vector code of 3 dimensions, a grid code of 2 channels, or no code."""
     code_map: CodeMap | None = None
     if code == "vector":
         code_map = VectorMap(pyramid, image, dims=3, hidden=5, outputs=2)
     elif code == "grid":
         code_map = GridMap(pyramid, channels=2, outputs=2)
-    made = Decoder(seen, head, code_map, map_channels=2, width=4, pointwise=pointwise, condition=condition)
+    made = Decoder(seen, head, code_map, map_channels=2, width=4 * members, pointwise=pointwise, condition=condition, members=members)
     randomise(made)
     return made
 

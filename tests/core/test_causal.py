@@ -78,6 +78,27 @@ def test_layers_that_are_tied_share_a_direction_and_nothing_else(name, direction
     assert not {id(p) for p in net.parameters()} & {id(p) for p in copied.parameters()}
 
 
+@given(plans(), st.sampled_from(["layers", "input"]), st.booleans())
+def test_members_are_networks_by_themselves(plan, condition, tied):
+    """Each gives what a network of its own width and weights gives, and nothing that is learnt from one reaches the weights of another."""
+    count, width = 3, 2
+    net = CausalNet(network(plan), inputs=2, width=count * width, code=2, condition=condition, members=count)
+    alone = CausalNet(network(plan), inputs=2, width=width, code=2, condition=condition)
+    for one in (net, alone) if tied else ():
+        one.tie()
+    randomise(net)
+    image, code = torch.randn(2, 2, 3, 4), torch.randn(2, 2, 3, 4)
+    features = net(image, code).features.chunk(count, dim=1)
+    for member in range(count):
+        for name, own in alone.named_parameters():
+            place = net.get_parameter(name).detach().unflatten(0, (2, count, width))[:, member].flatten(0, 1)
+            own.data.copy_(place if place.shape == own.shape else place.chunk(count, dim=1)[member])
+        near(features[member], alone(image, code).features)
+        others = [n for n in range(count) if n != member]
+        for of_it in torch.autograd.grad(features[member].sum(), list(net.parameters()), retain_graph=True):
+            assert not of_it.unflatten(0, (2, count, width))[:, others].any()
+
+
 @given(plans())
 def test_the_last_layer_depends_on_its_reach_and_on_nothing_else(plan):
     """The Jacobian at a pixel so far from the borders that no path leaves the image: zero where forbidden, non-zero where allowed."""

@@ -222,3 +222,33 @@ def test_decoders_of_grid_codes_work_at_any_size():
         z, x = code_for(made, 2, image), levels(made.head, 2, image)
         assert z.shape[2:] == PYRAMID.grid(*image)
         assert made(z, x).log_prob(x).shape == (2, *image)
+
+
+@pytest.mark.parametrize("code", ["vector", None])
+@pytest.mark.parametrize("name", ["stack2", "4x2", "all"])
+def test_members_together_are_the_geometric_mean_of_each_and_no_worse(name, code):
+    image = (5, 6)
+    made = decoder(window(name, "pixels", image), HEADS["bernoulli"], image, code, members=2)
+    z, x = code_for(made, 4, image), levels(made.head, 4, image)
+    with torch.no_grad():
+        together, apart = made(z, x).log_prob(x), torch.stack([member.log_prob(x) for member in made.apart(z, x)])
+        other = torch.stack([member.log_prob(1 - x) for member in made.apart(z, x)])
+    mean, of_other = apart.mean(0), other.mean(0)
+    assert (apart[0] - apart[1]).abs().max() > 0.1
+    near(together, mean - torch.logaddexp(mean, of_other))
+    assert (together >= mean - 1e-12).all()
+
+
+def test_members_are_drawn_together():
+    image = (5, 6)
+    made = decoder(window("all", "pixels", image), HEADS["bernoulli"], image, members=2)
+    z, uniforms = code_for(made, 3, image), torch.rand(3, 1, *image)
+    assert torch.equal(made.sample(z, uniforms), naive(made, z, uniforms))
+
+
+def test_what_has_no_members_is_apart_as_it_is():
+    image = (5, 6)
+    made = decoder(window("4x2", "pixels", image), HEADS["grey"], image)
+    z, x = code_for(made, 2, image), levels(made.head, 2, image)
+    (one,) = made.apart(z, x)
+    assert torch.equal(one.log_prob(x), made(z, x).log_prob(x))

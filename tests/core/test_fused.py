@@ -48,9 +48,12 @@ def same(net, image, code):
         near(found, wanted)
 
 
-@given(plans(), st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.booleans(), st.sampled_from(["layers", "input"]), st.booleans())
-def test_values_and_gradients_are_those_of_the_convolutions(plan, batch, height, width, coded, condition, tied):
-    net = CausalNet(network(plan), inputs=2, width=3, code=2 if coded else 0, condition=condition)
+MEMBERS = st.integers(1, 2)
+
+
+@given(plans(), st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.booleans(), st.sampled_from(["layers", "input"]), st.booleans(), MEMBERS)
+def test_values_and_gradients_are_those_of_the_convolutions(plan, batch, height, width, coded, condition, tied, members):
+    net = CausalNet(network(plan), inputs=2, width=3 * members, code=2 if coded else 0, condition=condition, members=members)
     if tied:
         net.tie()
     randomise(net)

@@ -11,7 +11,7 @@ from vlae.core.taps import stack
 from vlae.core.vlae import VLAE, Terms
 from vlae.core.window import Window
 
-from .build import HEADS, PYRAMID, levels, model, near
+from .build import HEADS, PYRAMID, decoder, levels, model, near
 
 IMAGE = (5, 6)
 MODELS = {
@@ -209,7 +209,7 @@ def test_a_decoder_of_the_window_alone_is_trained_along_and_nothing_of_it_reache
     whole.window_only = Decoder(whole.decoder.window, HEADS["grey"], None, 0, 4, 1, "layers")
     whole.initialise(x, noise)
     assert whole(x, noise).log_px_map is None
-    terms = whole(x, noise, along=True)
+    terms = whole(x, noise, learning=True)
     near(terms.log_px_map, whole.window_only(None, x).log_prob(x))
     window_only(terms).backward()
     reached = {name for name, p in whole.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
@@ -217,3 +217,17 @@ def test_a_decoder_of_the_window_alone_is_trained_along_and_nothing_of_it_reache
     whole.zero_grad()
     elbo(terms).backward()
     assert not any(name.startswith("window_only.") for name, p in whole.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0)
+
+
+@pytest.mark.parametrize("code", ["vector", None])
+def test_members_learn_from_the_mean_of_their_own_bounds(code):
+    """So nothing but the length of the last map tells one of the other, and it is a bound of what they reach together."""
+    whole = model("all", HEADS["bernoulli"], IMAGE, code)
+    whole.decoder = decoder(whole.decoder.window, HEADS["bernoulli"], IMAGE, code, members=2)
+    x, noise = levels(HEADS["bernoulli"], 4, IMAGE), torch.randn(4, *whole.code_shape(*IMAGE))
+    together, apart = whole(x, noise), whole(x, noise, learning=True)
+    z = None if code is None else whole.posterior(x).sample(noise).z
+    members = torch.stack([member.log_prob(x) for member in whole.decoder.apart(z, x)])
+    near(apart.log_px_z_map, members.mean(0))
+    assert (together.elbo > apart.elbo).all()
+    near(together.log_qz_x, apart.log_qz_x)

@@ -75,6 +75,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
         [],
         ["train.optimizer=adam", "train.shift=1", "train.mirror=true"],
         ["train.optimizer=muon", "keep.noise=6", "keep.window=stack3", "model.tied=true"],
+        ["train.optimizer=muon", "data.binarise=dynamic", "keep.window=stack3", "model.members=2"],
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(images: Path, tmp_path: Path, words: list[str]) -> None:

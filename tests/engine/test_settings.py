@@ -66,6 +66,7 @@ def test_resolving_twice_is_resolving_once_also_through_a_file(facts: ImageFacts
         (SMALL, "model.posterior_steps=2"),
         (SMALL, "model.prior=gaussian model.prior_steps=2"),
         (SMALL, "keep.window=none model.width=3"),
+        (BINARY, "keep.window=none model.members=2"),
         (SMALL, "keep.window=none keep.context=low"),
         (SMALL, "keep.code=none keep.bits=3"),
         (SMALL, "keep.code=none model.encoder=resnet"),
@@ -93,6 +94,7 @@ def test_a_setting_without_effect_is_refused_by_name(facts: ImageFacts, override
         (SMALL, "keep.context=grey", "images in grey"),
         (SMALL, "model.encoder=densenet model.widths=[4,4]", "model.blocks"),
         (SMALL, "train.shift_until=0.6", "train.shift_until is 0.6"),
+        (SMALL, "model.members=2", "images of 8 bits"),
         (SMALL, "train.patience=3 train.steps=40 train.validate_every=10", "train.patience is 3"),
     ],
 )
@@ -108,6 +110,7 @@ def test_settings_that_leave_one_another_idle_are_refused(facts: ImageFacts, ove
         (SMALL, "keep.code=none objective.kind=elbo"),
         (LARGE, "keep.context=grey"),
         (BINARY, "keep.noise=6"),
+        (BINARY, "model.members=2"),
         (SMALL, "model.encoder=densenet"),
         (SMALL, "train.shift=2 train.shift_until=0.6"),
         (SMALL, "train.patience=3 train.steps=41 train.validate_every=10"),

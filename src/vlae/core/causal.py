@@ -40,13 +40,22 @@ class CausalNet(nn.Module):
         condition: ``layers``, the code map enters every layer (van den Oord et al. 2016, arXiv:1606.05328, equation 5), or ``input``, only
             those that read the image or its context, as if it were concatenated with them (the paper's binary models).
         predictor: what a linear prediction of ``inputs`` channels reads, None for no prediction.
+        members: so many networks, among whom the width is shared out, know nothing of each other: an ensemble (Lakshminarayanan et al. 2017,
+            arXiv:1612.01474).
     """
 
     def __init__(
-        self, layers: Layers, inputs: int, width: int, code: int = 0, condition: Conditioning = "layers", predictor: Reads | None = None
+        self,
+        layers: Layers,
+        inputs: int,
+        width: int,
+        code: int = 0,
+        condition: Conditioning = "layers",
+        predictor: Reads | None = None,
+        members: int = 1,
     ) -> None:
         super().__init__()
-        self.layers, self.inputs, self.width = layers, inputs, width
+        self.layers, self.inputs, self.width, self.members = layers, inputs, width, members
         self.fixed = [layer.fixed is not None for layer in layers]
         self.convs: Sequence[Sequence[TapConv]] = nn.ModuleList(  # type: ignore[assignment]
             nn.ModuleList(self._conv(r) for r in layer.reads if not layer.fixed) for layer in layers
@@ -81,7 +90,11 @@ class CausalNet(nn.Module):
         return self.inputs if self._is_context(source) else self.width
 
     def _conv(self, read: Reads) -> TapConv:
-        return TapConv(self.channels(read.source), 2 * self.width, read.taps, exact=self._is_context(read.source))
+        shared = self._is_context(read.source)
+        conv = TapConv(self.channels(read.source), 2 * self.width, read.taps, exact=shared)
+        if self.members > 1 and not shared:
+            conv.part(self.members)
+        return conv
 
     def _is_context(self, source: int) -> bool:
         return source == 0 or self.fixed[source - 1]
@@ -89,12 +102,23 @@ class CausalNet(nn.Module):
     def _reads_context(self, layer: Layer) -> bool:
         return any(self._is_context(r.source) for r in layer.reads)
 
-    def matrix(self, number: int, coded: bool) -> tuple[Float[Tensor, "n D"], Float[Tensor, " D"]]:
-        """All weights of learned layer ``number`` (from 0), tap by tap, then those of the code where it is told, for each of its sums; the biases."""
+    def matrix(self, number: int, coded: bool, member: int | None = None) -> tuple[Float[Tensor, "n D"], Float[Tensor, " D"]]:
+        """All weights of learned layer ``number`` (from 0), tap by tap, then those of the code where it is told, for each of its sums; the biases.
+
+        Of one ``member`` only those of its own sums, for what it reads.
+        """
         told = coded and str(number) in self.conditions
         convs = [*self.convs[number], *([cast(Conv, self.conditions[str(number)])] if told else [])]
-        weights = [conv.weight().flatten(2).permute(2, 1, 0).flatten(0, 1) for conv in convs]
-        return torch.cat(weights), torch.stack([conv.b for conv in convs]).sum(0)
+        weights, bias = [conv.weight().flatten(2) for conv in convs], torch.stack([conv.b for conv in convs]).sum(0)
+        if member is not None:
+            weights = [self._of_sums(w, member) for w in weights]
+            weights = [w if conv.own is None else w.chunk(self.members, dim=1)[member] for w, conv in zip(weights, convs, strict=True)]
+            bias = self._of_sums(bias, member)
+        return torch.cat([w.permute(2, 1, 0).flatten(0, 1) for w in weights]), bias
+
+    def _of_sums(self, values: Float[Tensor, "D ..."], member: int) -> Float[Tensor, "d ..."]:
+        """What belongs to the sums of a member: of either half of the channels its part."""
+        return values.unflatten(0, (2, self.members, -1))[:, member].flatten(0, 1)
 
     def condition(self, number: int, code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B D H W"] | None:
         """What the code map adds to layer ``number`` (from 0) before its gate; None where it adds nothing."""
@@ -106,8 +130,11 @@ class CausalNet(nn.Module):
             assert code is not None, "a decoder that sees nothing needs a code"
             return Seen(code, None)
         values, fused = self.contexts(image), _fused()
-        features = fused.features(self, values, code) if fused.fits(self, image) else self.convolved(values, code)
-        return Seen(features, self.predict(values))
+        if not fused.fits(self, image):
+            return Seen(self.convolved(values, code), self.predict(values))
+        members = [None] if self.members == 1 else range(self.members)
+        features = [fused.features(self, values, code, member) for member in members]
+        return Seen(features[0] if len(features) == 1 else torch.cat(features, dim=1), self.predict(values))
 
     def convolved(self, contexts: list[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B C H W"]:
         """The values of the last layer, each layer by convolutions, for what the loops of ``fused`` cannot do."""

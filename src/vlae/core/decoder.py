@@ -6,6 +6,7 @@ B batch, C colours, H and W height and width.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -41,13 +42,22 @@ class Decoder(nn.Module):
         width: channels of the causal layers.
         pointwise: layers of 1x1 taps after each layer that reads the window.
         condition: where the code map enters.
+        members: so many networks, among whom the width is shared out, learn apart; a pixel's logit is the mean of theirs.
 
     Raises:
         ValueError: nothing to decode from (no window and no code), or taps that have no order of evaluation.
     """
 
     def __init__(
-        self, window: Window, head: Head, code_map: CodeMap | None, map_channels: int, width: int, pointwise: int, condition: Conditioning
+        self,
+        window: Window,
+        head: Head,
+        code_map: CodeMap | None,
+        map_channels: int,
+        width: int,
+        pointwise: int,
+        condition: Conditioning,
+        members: int = 1,
     ) -> None:
         super().__init__()
         if not window.layers and code_map is None:
@@ -57,7 +67,7 @@ class Decoder(nn.Module):
         layers = with_pointwise(window.layers, pointwise)
         predictor = self._predictor(window, head)
         schedule(layers, predictor)
-        self.net = CausalNet(layers, channels, width, map_channels if code_map else 0, condition, predictor)
+        self.net = CausalNet(layers, channels, width, map_channels if code_map else 0, condition, predictor, members)
         self.out = Conv(width if layers else map_channels, head.outputs, kernel=1, scale=0.1, exact=True)
 
     @staticmethod
@@ -83,6 +93,20 @@ class Decoder(nn.Module):
         """The distribution of every pixel given the code and the pixels before it in ``x``."""
         size = (x.shape[2], x.shape[3])
         return self._told(self.net(self.image(x), self.spread(z, size)))
+
+    def apart(self, z: Tensor | None, x: Float[Tensor, "B C H W"]) -> list[PixelDistribution]:
+        """What each member by itself makes of every pixel: ``p_m = sigmoid(logits_m)``, where ``forward`` has the mean of the logits.
+
+        By Hoelder's inequality what that gives, ``prod p_m^(1/M) / sum prod p_m^(1/M)``, makes no pixel less likely than ``exp(mean log p_m)`` does:
+        what the members learn apart is a bound of what they reach together.
+        """
+        members = self.net.members
+        if members == 1:
+            return [self(z, x)]
+        features = self.net(self.image(x), self.spread(z, (x.shape[2], x.shape[3]))).features
+        weight = members * self.out.weight().view(members, -1, 1, 1)
+        logits = F.conv2d(features, weight, self.out.b.expand(members), groups=members)
+        return [self.head(one, None) for one in logits.split(1, dim=1)]
 
     def _told(self, seen: Seen) -> PixelDistribution:
         return self.head(self.out(seen.features), seen.prediction)

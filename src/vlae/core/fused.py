@@ -341,12 +341,15 @@ def fits(net: CausalNet, image: Tensor) -> bool:
     return image.device.type == "cpu" and not lowered and plain and not all(net.fixed) and image.numel() > 0
 
 
-def features(net: CausalNet, contexts: Sequence[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B C H W"]:
-    """The values of a network's last layer, from the image and its contexts, and the map of the code."""
-    matrices = [net.matrix(number, code is not None) for number in range(len(contexts) - 1, len(net.layers))]
+def features(
+    net: CausalNet, contexts: Sequence[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None, member: int | None = None
+) -> Float[Tensor, "B C H W"]:
+    """The values of a network's last layer, or of one of its members', from the image and its contexts, and the map of the code."""
+    matrices = [net.matrix(number, code is not None, member) for number in range(len(contexts) - 1, len(net.layers))]
     weights, bias = (torch.cat([some.flatten() for some in parts]) for parts in zip(*matrices, strict=True))
     coded = tuple(0 if code is None or str(n) not in net.conditions else code.shape[1] for n in range(len(net.layers)))
-    channels = tuple(net.channels(source) for source in range(len(net.layers) + 1))
+    layer = net.width if member is None else net.width // net.members
+    channels = (*(context.shape[1] for context in contexts), *[layer] * len(matrices))
     batch, _, height, width = contexts[0].shape
     groups = -(-batch // max(1, LINE // width))
     shape, told = Shape(groups, height, -(-batch // groups), width), contexts[0].new_empty(batch, 0, height, width) if code is None else code

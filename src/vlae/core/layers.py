@@ -28,7 +28,16 @@ class WeightNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(outputs))
         self.b = nn.Parameter(torch.zeros(outputs))
         self.scale, self.exact = scale, exact
+        self.register_buffer("own", None, persistent=False)
         self.initialising = False
+
+    def part(self, members: int) -> None:
+        """Let outputs read the inputs of their own member alone: both stand member after member, of outputs in each of two halves."""
+        inputs = torch.eye(members).repeat_interleave(self.v.shape[1] // members, dim=1)
+        outputs = inputs.repeat_interleave(len(self.v) // (2 * members), dim=0).repeat(2, 1)
+        self.own = outputs.view(*outputs.shape, *[1] * (self.v.dim() - 2))
+        with torch.no_grad():
+            self.v.mul_(self.own)
 
     def turn_with(self, other: "WeightNorm") -> None:
         """Have the direction of another layer from now on: one parameter, which is learnt, moved and kept as the other's."""
@@ -53,8 +62,9 @@ class WeightNorm(nn.Module):
         """The weights ``g v / ||v||``, computed once a step."""
         if not self.v.numel():  # of none, which a file may ask for, torch's operation would end the process
             return self.v
+        v = self.v if self.own is None else self.v * self.own
         # In one operation, as torch's own weight normalisation has them: small layers are many, and each operation costs more than its arithmetic.
-        return torch._weight_norm(self.v, self.g.view(-1, *[1] * (self.v.dim() - 1)), 0)
+        return torch._weight_norm(v, self.g.view(-1, *[1] * (self.v.dim() - 1)), 0)
 
     def settled(self, y: Tensor) -> Tensor:
         """The output; while initialising, standardised over all but its channels (dimension 1), which are fixed there."""

@@ -48,14 +48,14 @@ class DecoderPlan:
         """How the encoder shrinks an image, and the code map grows it again."""
         return Pyramid(self.widths, self.blocks, self.block)
 
-    def decoder(self) -> Decoder:
-        """The decoder, with random weights.
+    def decoder(self, members: int = 1) -> Decoder:
+        """The decoder, with random weights; to train it, with so many members that know nothing of each other.
 
         Raises:
             ValueError: there is none: see ``Window.of`` and ``Decoder``.
         """
         window = Window.of(self.window, self.context, self.image)
-        return Decoder(window, self.head, self._code_map(), self.map_channels, self.width, self.pointwise, self.condition)
+        return Decoder(window, self.head, self._code_map(), self.map_channels, self.width, self.pointwise, self.condition, members)
 
     def _code_map(self) -> CodeMap | None:
         if self.code == "grid":

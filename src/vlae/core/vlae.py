@@ -70,27 +70,33 @@ class VLAE(nn.Module):
         super().__init__()
         self.prior, self.encoder, self.decoder, self.window_only = prior, encoder, decoder, window_only
 
+    @property
+    def decoders(self) -> list[Decoder]:
+        """The decoder, and the one of the window alone where there is one."""
+        return [decoder for decoder in (self.decoder, self.window_only) if decoder is not None]
+
     def posterior(self, x: Float[Tensor, "B C H W"]) -> Posterior:
         """q(z|x)."""
         assert self.encoder is not None, "this model has no code"
         return self.encoder(self.decoder.scaled(x))
 
-    def forward(self, x: Float[Tensor, "B C H W"], noise: Tensor, shown: Float[Tensor, "B C H W"] | None = None, along: bool = False) -> Terms:
+    def forward(self, x: Float[Tensor, "B C H W"], noise: Tensor, shown: Float[Tensor, "B C H W"] | None = None, learning: bool = False) -> Terms:
         """The terms of the bound.
 
         Args:
             x: images as levels.
             noise: standard normal, of the shape of their codes, which are drawn with it.
             shown: what the decoders see of the pixels before each, where that is not ``x``.
-            along: whether the decoder of the window alone is asked too.
+            learning: whether they are those that are learnt from: each member of a decoder is asked by itself, and the decoder of the window
+                alone, too.
         """
         seen = x if shown is None else shown
         if self.encoder is None:
             nothing = x.new_zeros(len(x), 0)
-            return Terms(self.decoder(None, seen).log_prob(x), nothing, nothing)
+            return Terms(_log_prob(self.decoder, None, x, seen, learning), nothing, nothing)
         z, log_q = self.posterior(x).sample(noise)
-        alone = self.window_only(None, seen).log_prob(x) if along and self.window_only is not None else None
-        return Terms(self.decoder(z, seen).log_prob(x), log_q, self.prior.log_prob(z), alone)
+        alone = _log_prob(self.window_only, None, x, seen, learning) if learning and self.window_only is not None else None
+        return Terms(_log_prob(self.decoder, z, x, seen, learning), log_q, self.prior.log_prob(z), alone)
 
     def code_shape(self, height: int, width: int) -> tuple[int, ...]:
         """The shape of the code of an image of this size; (0,) without a code."""
@@ -101,11 +107,13 @@ class VLAE(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Float[Tensor, "B C H W"], noise: Tensor, shown: Float[Tensor, "B C H W"] | None = None) -> None:
         """Data-dependent initialisation of every layer, from one batch as ``forward`` takes it."""
-        for decoder in (self.decoder, self.window_only):
-            if decoder is not None:
-                decoder.fit_predictor(x, x if shown is None else shown)
+        seen = x if shown is None else shown
+        for decoder in self.decoders:
+            decoder.fit_predictor(x, seen)
         with initialising(self):
-            self(x, noise, shown, along=True)
+            self(x, noise, shown)
+            if self.window_only is not None:
+                self.window_only(None, seen)
 
     @torch.no_grad()
     def sample(self, noise: Tensor, uniforms: Float[Tensor, "B U H W"]) -> Float[Tensor, "B C H W"]:
@@ -134,3 +142,9 @@ class VLAE(nn.Module):
         for noise, chances in zip(noises[1:], uniforms[1:], strict=True):
             drawn = self.decoder.sample(self.posterior(drawn).sample(noise).z, chances, Given(x, known))
         return drawn
+
+
+def _log_prob(decoder: Decoder, z: Tensor | None, x: Float[Tensor, "B C H W"], seen: Float[Tensor, "B C H W"], apart: bool) -> Float[Tensor, "B H W"]:
+    """The log probability of every pixel; of members apart the mean of theirs."""
+    members = decoder.apart(z, seen) if apart else [decoder(z, seen)]
+    return torch.stack([member.log_prob(x) for member in members]).mean(0)

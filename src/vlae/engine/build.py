@@ -42,7 +42,7 @@ def decoder_plan(settings: Settings, facts: ImageFacts) -> DecoderPlan:
         blocks=model.blocks or (),
         block=model.encoder or "resnet",
         map_channels=model.map_channels or 0,
-        width=model.width or 0,
+        width=(model.width or 0) * (model.members or 1),
         pointwise=model.pointwise or 0,
         condition=model.condition or "layers",
     )
@@ -60,7 +60,7 @@ def _build(settings: Settings, facts: ImageFacts) -> VLAE:
 
 
 def _decoder(settings: Settings, plan: DecoderPlan) -> Decoder:
-    decoder = plan.decoder()
+    decoder = plan.decoder(settings.model.members or 1)
     if settings.model.tied:
         decoder.net.tie()
     return decoder

@@ -183,7 +183,7 @@ class Trainer:
             group["lr"] = learning_rate(self.settings, self.progress.step)
         # Fabric's own mixed precision would round the pixels before the model sees them.
         with arithmetic(self.settings.train.precision, self.fabric.device):
-            terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)), along=True)
+            terms: Terms = self.network(*self._on_device(self.batches(self.progress.step)), learning=True)
         self.fabric.backward(self._loss(terms) if terms.log_px_map is None else self._loss(terms) + window_only(terms))
         self._account(terms)
         norm = float(nn.utils.get_total_norm([p.grad for p in self.learned if p.grad is not None]))

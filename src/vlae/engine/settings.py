@@ -59,6 +59,9 @@ class Model(_Group):
     map_channels: PositiveInt | None = Field(None, description="Channels of the code's map that the decoder reads.")
     condition: Literal["layers", "input"] | None = Field(None, description="Where the code enters the decoder: every layer, or the first.")
     tied: bool | None = Field(None, description="Whether layers of the decoder that read alike share directions of weights: less is learnt by heart.")
+    members: PositiveInt | None = Field(
+        None, description="Networks of the decoder, each of this width, that learn apart; a pixel's probability is their geometric mean."
+    )
     window_only: bool | None = Field(None, description="Whether a decoder without a code is trained along, for global evidence of defects.")
     components: PositiveInt | None = Field(None, description="Logistics in the mixture of a pixel.")
     encoder: Literal["resnet", "densenet"] | None = Field(None, description="Blocks of the encoder.")
@@ -204,6 +207,7 @@ def _agree(settings: Settings, facts: ImageFacts) -> None:
         (kind != "rate" and keep.bits, f"keep.bits is {keep.bits}", "Only objective.kind rate holds the code at it", f"objective.kind {kind}"),
         (keep.context == "grey" and facts.colours == 1, "keep.context is grey", "It is for images in colour", "images in grey"),
         (model.encoder == "densenet" and not any(model.blocks or ()), "model.encoder is densenet", "It is a kind of blocks", "no model.blocks"),
+        (model.members and facts.depth > 1, f"model.members is {model.members}", "They are for images of 1 bit", f"images of {facts.depth} bits"),
         (train.shift_until and not train.shift, f"train.shift_until is {train.shift_until}", "It is for images that are moved", "train.shift 0"),
         (_idle(train), f"train.patience is {train.patience}", "So many validations after the first come before the last step", pace),
     )
@@ -232,7 +236,7 @@ def _model_defaults(model: Model, keep: Mapping[str, Any], facts: ImageFacts) ->
     size = _SIZES[model.size]
     defaults: dict[str, Any] = {} if facts.depth == 1 else {"components": size["components"]}
     if keep["window"] != "none":
-        defaults |= {"width": size["width"], "pointwise": size["pointwise"], "tied": None}
+        defaults |= {"width": size["width"], "pointwise": size["pointwise"], "tied": None, "members": None}
     if keep["code"] == "none":
         return defaults
     prior, posterior = model.prior or "af", model.posterior or "gaussian"
