@@ -239,6 +239,16 @@ def test_members_together_are_the_geometric_mean_of_each_and_no_worse(name, code
     assert (together >= mean - 1e-12).all()
 
 
+def test_members_apart_are_as_exact_as_together():
+    """In bfloat16, too: their logits are rounded no more than the mean of them is."""
+    image = (5, 6)
+    made = decoder(window("all", "pixels", image), HEADS["bernoulli"], image, members=2).float()
+    z, x = code_for(made, 3, image).float(), levels(made.head, 3, image).float()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        together, apart = made(z, x).logits, torch.cat([member.logits for member in made.apart(z, x)], 1)
+    near(together, apart.mean(1, keepdim=True), 1e-5)
+
+
 def test_members_are_drawn_together():
     image = (5, 6)
     made = decoder(window("all", "pixels", image), HEADS["bernoulli"], image, members=2)

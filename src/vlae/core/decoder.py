@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vlae.core.causal import CausalNet, Conditioning, Seen, luminance
 from vlae.core.distributions import Head, LogisticHead, PixelDistribution
 from vlae.core.encoder import CodeMap
-from vlae.core.layers import Conv
+from vlae.core.layers import Conv, full_precision
 from vlae.core.schedule import schedule
 from vlae.core.taps import Reads, with_pointwise
 from vlae.core.wavefront import Wavefront
@@ -104,8 +104,9 @@ class Decoder(nn.Module):
         if members == 1:
             return [self(z, x)]
         features = self.net(self.image(x), self.spread(z, (x.shape[2], x.shape[3]))).features
-        weight = members * self.out.weight().view(members, -1, 1, 1)
-        logits = F.conv2d(features, weight, self.out.b.expand(members), groups=members)
+        with full_precision(features):
+            weight = members * self.out.weight().view(members, -1, 1, 1)
+            logits = F.conv2d(features.to(weight.dtype), weight, self.out.b.expand(members), groups=members)
         return [self.head(one, None) for one in logits.split(1, dim=1)]
 
     def _told(self, seen: Seen) -> PixelDistribution:
