@@ -130,11 +130,8 @@ class CausalNet(nn.Module):
             assert code is not None, "a decoder that sees nothing needs a code"
             return Seen(code, None)
         values, fused = self.contexts(image), _fused()
-        if not fused.fits(self, image):
-            return Seen(self.convolved(values, code), self.predict(values))
-        members = [None] if self.members == 1 else range(self.members)
-        features = [fused.features(self, values, code, member) for member in members]
-        return Seen(features[0] if len(features) == 1 else torch.cat(features, dim=1), self.predict(values))
+        features = fused.features(self, values, code) if fused.fits(self, image) else self.convolved(values, code)
+        return Seen(features, self.predict(values))
 
     def convolved(self, contexts: list[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B C H W"]:
         """The values of the last layer, each layer by convolutions, for what the loops of ``fused`` cannot do."""

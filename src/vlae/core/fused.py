@@ -341,10 +341,17 @@ def fits(net: CausalNet, image: Tensor) -> bool:
     return image.device.type == "cpu" and not lowered and plain and not all(net.fixed) and image.numel() > 0
 
 
-def features(
-    net: CausalNet, contexts: Sequence[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None, member: int | None = None
-) -> Float[Tensor, "B C H W"]:
-    """The values of a network's last layer, or of one of its members', from the image and its contexts, and the map of the code."""
+def features(net: CausalNet, contexts: Sequence[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None) -> Float[Tensor, "B C H W"]:
+    """The values of a network's last layer, from the image and its contexts, and the map of the code."""
+    if net.members == 1:
+        return _features(net, contexts, code, None)
+    return torch.cat([_features(net, contexts, code, member) for member in range(net.members)], dim=1)
+
+
+def _features(
+    net: CausalNet, contexts: Sequence[Float[Tensor, "B K H W"]], code: Float[Tensor, "B M H W"] | None, member: int | None
+) -> Float[Tensor, "B c H W"]:
+    """The same of one of its members, or of all of it."""
     matrices = [net.matrix(number, code is not None, member) for number in range(len(contexts) - 1, len(net.layers))]
     weights, bias = (torch.cat([some.flatten() for some in parts]) for parts in zip(*matrices, strict=True))
     coded = tuple(0 if code is None or str(n) not in net.conditions else code.shape[1] for n in range(len(net.layers)))

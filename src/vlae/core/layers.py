@@ -28,16 +28,9 @@ class WeightNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(outputs))
         self.b = nn.Parameter(torch.zeros(outputs))
         self.scale, self.exact = scale, exact
+        self.own: Tensor | None
         self.register_buffer("own", None, persistent=False)
         self.initialising = False
-
-    def part(self, members: int) -> None:
-        """Let outputs read the inputs of their own member alone: both stand member after member, of outputs in each of two halves."""
-        inputs = torch.eye(members).repeat_interleave(self.v.shape[1] // members, dim=1)
-        outputs = inputs.repeat_interleave(len(self.v) // (2 * members), dim=0).repeat(2, 1)
-        self.own = outputs.view(*outputs.shape, *[1] * (self.v.dim() - 2))
-        with torch.no_grad():
-            self.v.mul_(self.own)
 
     def turn_with(self, other: "WeightNorm") -> None:
         """Have the direction of another layer from now on: one parameter, which is learnt, moved and kept as the other's."""
@@ -140,6 +133,13 @@ class TapConv(WeightNorm):
         super().__init__(outputs, (inputs, len(taps)), exact=exact)
         self.taps = tuple(sorted(taps))
         self.grid = TapGrid(self.taps)
+
+    def part(self, members: int) -> None:
+        """Let outputs read the inputs of their own member alone: both stand member after member, of outputs in each of two halves."""
+        inputs = torch.eye(members).repeat_interleave(self.v.shape[1] // members, dim=1)
+        self.own = inputs.repeat_interleave(len(self.v) // (2 * members), dim=0).repeat(2, 1).unsqueeze(2)
+        with torch.no_grad():
+            self.v.mul_(self.own)
 
     def mapped(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
         return self.grid.convolve(x, self.weight(), self.b)

@@ -70,11 +70,6 @@ class VLAE(nn.Module):
         super().__init__()
         self.prior, self.encoder, self.decoder, self.window_only = prior, encoder, decoder, window_only
 
-    @property
-    def decoders(self) -> list[Decoder]:
-        """The decoder, and the one of the window alone where there is one."""
-        return [decoder for decoder in (self.decoder, self.window_only) if decoder is not None]
-
     def posterior(self, x: Float[Tensor, "B C H W"]) -> Posterior:
         """q(z|x)."""
         assert self.encoder is not None, "this model has no code"
@@ -108,8 +103,9 @@ class VLAE(nn.Module):
     def initialise(self, x: Float[Tensor, "B C H W"], noise: Tensor, shown: Float[Tensor, "B C H W"] | None = None) -> None:
         """Data-dependent initialisation of every layer, from one batch as ``forward`` takes it."""
         seen = x if shown is None else shown
-        for decoder in self.decoders:
-            decoder.fit_predictor(x, seen)
+        for decoder in (self.decoder, self.window_only):
+            if decoder is not None:
+                decoder.fit_predictor(x, seen)
         with initialising(self):
             self(x, noise, shown)
             if self.window_only is not None:

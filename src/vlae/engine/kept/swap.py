@@ -85,8 +85,10 @@ def verdict(low: float, high: float) -> Verdict:
     >>> verdict(0.11, 0.2), verdict(-0.01, 0.01), verdict(0.05, 0.2), verdict(-0.1, 0.1)
     ('kept', 'ignored', 'partly', 'unclear')
     """
-    if low > KEPT or high < IGNORED:
-        return "kept" if low > KEPT else "ignored"
+    if low > KEPT:
+        return "kept"
+    if high < IGNORED:
+        return "ignored"
     return "partly" if low > 0 else "unclear"
 
 
