@@ -34,7 +34,7 @@ PIXELS = ["keep.window=stack6", "model.width=16", "model.pointwise=0"]
 FACTORISED = ["keep.window=none"]
 CODE = [
     *("keep.code=vector", "keep.dims=64", "model.map_channels=16", "model.hidden=450", "model.widths=[16,16,32,32]", "model.blocks=[0,1,1,0]"),
-    *("objective.kind=soft_free_bits", "objective.floor=0.15", "objective.plain_after=0.3"),
+    *("objective.floor=0.12", "objective.plain_after=0.3", "objective.warmup=3000"),
 ]
 GAUSSIAN = ["model.prior=gaussian"]
 IAF = ["model.prior=gaussian", "model.posterior=iaf", "model.posterior_steps=4"]
@@ -55,7 +55,9 @@ TRAINING = [
 ]
 SAMPLES, IMAGES = 128, 1000
 # The steps after whose time the others are counted; a training tells its time at the first and at each fiftieth.
-PILOT = 50
+PILOT = 200
+# How often the weights are chosen by the validation images: where images are few, they are best long before the end.
+VALIDATIONS = 25
 
 
 def steps_within(minutes: float, source: Path, settings: Sequence[str]) -> int:
@@ -76,7 +78,7 @@ def made(name: str, source: Path, folder: Path, minutes: float, more: Sequence[s
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(steps_within(minutes, source, settings)), encoding="utf-8")
     steps = json.loads(kept.read_text(encoding="utf-8"))
-    return trained(source, folder, [*settings, f"train.steps={steps}", f"train.validate_every={max(1, steps // 5)}"])
+    return trained(source, folder, [*settings, f"train.steps={steps}", f"train.validate_every={max(1, steps // VALIDATIONS)}"])
 
 
 def likelihoods(run: Run, limit: int) -> tuple[Evaluation, np.ndarray]:
