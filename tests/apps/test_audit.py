@@ -188,6 +188,8 @@ def test_images_from_outside(run: Path, tmp_path: Path) -> None:
     for words in ([], ["--sheet", tmp_path / "s", "--pairs", 12]):
         code, said = vlae("audit", run, "--images", folder, "--json", *words)
         assert code == 8 and "0.png: damaged" in said and answered(said)["images"] == 12
+        [left] = answered(said)["left_out"]  # type: ignore[misc]
+        assert left["name"] == "0.png" and left["reason"].startswith("damaged")  # type: ignore[index]
 
 
 def test_images_too_few_or_none(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from safetensors.torch import load_file, save
 from tests.test_cli import TINY, copied, refused, vlae
 from vlae.apps.calibrate import calibrate
 from vlae.apps.detect import detect
+from vlae.apps.report.defects import _counted, _words
+from vlae.apps.report.words import Words
 from vlae.data.read import decode
 from vlae.engine.formats import save_tensors
 from vlae.engine.inspection.calibration import Calibration, read_reference
 from vlae.engine.inspection.conformal import promise
-from vlae.engine.inspection.detection import Detection, pictures
-from vlae.engine.inspection.inspect import reference_of
+from vlae.engine.inspection.detection import Detection, Found, pictures
+from vlae.engine.inspection.inspect import Looked, inspect, reference_of
+from vlae.engine.inspection.regions import Region
 from vlae.engine.run import Run
-from vlae.errors import DiskError
+from vlae.errors import DataError, DiskError
 
 SIZE = (16, 20)
 GRID = [word for word in TINY if not word.startswith(("keep.dims", "model.hidden", "train.steps"))]
@@ -115,6 +119,29 @@ def test_lots_of_a_manifest_are_promised_as_lots(run: Run, tmp_path: Path) -> No
     assert found.n_lots == 8 and not found.kept and found.needed == 19 and found.rate == pytest.approx(1 / 9)
     code, said = vlae("calibrate", run.folder, images)
     assert code == 0 and "5% cannot be promised from so few: it takes 19 lots" in said
+
+
+def test_images_of_lots_that_were_trained_on_calibrate_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = run.images()
+
+    def of_lots(lots: list[str]) -> None:
+        monkeypatch.setattr(Run, "images", lambda self: replace(own, lots=tuple(lots)))
+
+    of_lots([f"day {n % 8}" for n in range(len(own))])
+    images = folder(tmp_path / "lots", range(700, 748))
+    rows = [f"{path.name},day {n % 12}" for n, path in enumerate(sorted(images.glob("*.png")))]
+    (images / "manifest.csv").write_text("\n".join(["name,lot", *rows]))
+    found, left_out = calibrate(run, images)
+    assert set(found.lots or ()) == {f"day {n}" for n in range(8, 12)} and len(found.names) == 16 and found.promise.n_lots == 4
+    assert len(left_out) == 32 and left_out[0].reason == "the run was trained on its lot, day 0" and not left_out[0].harmless
+    (images / "manifest.csv").write_text("\n".join(["name,lot", *(row.partition(",")[0] + ",day 1" for row in rows)]))
+    with pytest.raises(DataError, match=r"too few good images.*48 left out.*the run was trained on its lot, day 1"):
+        calibrate(run, images)
+    with pytest.raises(DataError, match="too few good images"):  # its own test images, of a split by content
+        calibrate(run)
+    tests = own.indices("test")
+    of_lots(["new" if n in tests[1:] else "day" for n in range(len(own))])
+    assert calibrate(run)[0].names == tuple(own.names[n] for n in tests[1:])
 
 
 def test_a_good_folder_that_holds_defects_is_told(run: Run, tmp_path: Path) -> None:
@@ -351,6 +378,42 @@ def test_a_full_disk_costs_no_calibration(run: Run, tmp_path: Path, monkeypatch:
 
 def test_an_alarm_without_a_region_is_told_as_what_it_is() -> None:
     from vlae.cli.inspection import _words
-    from vlae.engine.inspection.detection import Found
 
     assert "no likelihood" in _words(Found("a.png", True, float("nan"), (), {}, None, None))
+
+
+def test_what_is_found_is_counted_where_all_labels_are_of_defects(run: Run, tmp_path: Path) -> None:
+    images = folder(tmp_path / "shown", range(2000, 2004), spoiled=True)
+    (images / "manifest.csv").write_text("name,label\n" + "".join(f"{n}.png,spot\n" for n in range(2000, 2003)))
+    code, said = vlae("detect", run.folder, images, "-o", tmp_path / "out")
+    assert code == 0 and "of 3 images labelled as defects, 100.0% (29.2% to 100.0%) raise an alarm; none is labelled good" in said
+    last = Detection.read(run)
+    assert last is not None and last.counted is not None and (last.counted.good, last.counted.defective) == (0, 3)
+    assert last.counted.false_alarms is None and last.counted.image_AUROC is None
+    assert _counted(Words("en"), last.counted).startswith("Of the 3 images labelled as defects, 100.0% raise an alarm (95% interval 29.2 to 100.0%).")
+    assert _counted(Words("ja"), last.counted).startswith("欠陥のラベルがある3枚のうち100.0%で警報")
+
+
+def test_a_score_that_is_no_number_ranks_highest_and_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*args: object) -> Iterator[Looked]:
+        shown = args[3]
+        for number, look in inspect(*args):  # type: ignore[arg-type]
+            broken = look._replace(map=np.full_like(look.map, np.nan), kinds=(np.nan,) * len(look.kinds))
+            yield Looked(number, broken if shown.names[number] == "2001.png" else look)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("vlae.apps.detect.inspect", lost)
+    images = folder(folder(tmp_path / "shown", range(2000, 2004), spoiled=True), range(3000, 3020))
+    rows = [f"{n}.png,{label}" for label, seeds in (("spot", range(2000, 2004)), ("good", range(3000, 3020))) for n in seeds]
+    (images / "manifest.csv").write_text("\n".join(["name,label", *rows]))
+    found = detect(run, images, tmp_path / "out")
+    assert found.highest[0].name == "2001.png" and found.highest[0].alarm and found.counted is not None and found.counted.image_AUROC == 1.0
+    last = Detection.read(run)
+    assert last is not None
+    assert _words(Words("en"), last.highest[0]) == "the model finds no likelihood for this image, which counts as an alarm"
+    assert "尤度を計算できません" in _words(Words("ja"), last.highest[0])
+
+
+def test_global_evidence_is_told_after_a_mark() -> None:
+    found = Found("a.png", True, 3.0, (Region(1, 2, 3, 4, 12, 3.0, "texture", 55632.0),), {}, 546.0, None)
+    assert _words(Words("en"), found).endswith("+55,632 bits; as a whole 546 standard deviations from good parts")
+    assert _words(Words("ja"), found).endswith("+55,632 ビット、画像全体では良品から標準偏差の546倍の隔たり")

@@ -58,6 +58,12 @@ def test_chance_is_what_it_is_said_to_be() -> None:
     assert by_chance(np.zeros(100))[0] is None and by_chance(distances[: FEWEST - 1])[0] is None
 
 
+def test_why_there_is_no_threshold_is_told() -> None:
+    assert by_chance(np.ones(FEWEST - 1))[1].startswith("fewer than 30 images")
+    distances = np.append(np.zeros(90), np.ones(10))
+    assert by_chance(distances)[1].startswith("90 of 100 images have the same code as another")
+
+
 @pytest.mark.parametrize("share", [0.001, 0.01])
 def test_of_points_that_are_scattered_on_a_plane_so_many_are_so_near_by_chance(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     points = np.random.default_rng(0).uniform(size=(50_000, 2))
@@ -115,7 +121,10 @@ def test_an_archive_and_bad_input(vector: Path, tmp_path: Path) -> None:  # noqa
     code, said = vlae("duplicates", vector / "archive", vector / "images")
     assert code == 2 and refused(said, "is an archive")
     code, said = vlae("duplicates", vector / "run", "--within", "0", "-o", tmp_path / "sheet.png")
-    assert code == 3 and refused(said, "nothing to draw") and not (tmp_path / "sheet.png").exists()
+    assert code == 0 and "near-duplicates are within 0" in said and "no sheet was written" in said and not (tmp_path / "sheet.png").exists()
+    code, said = vlae("duplicates", vector / "run", "--within", "0", "-o", tmp_path / "sheet.png", "--json")
+    found = json.loads(said.splitlines()[-1])
+    assert code == 0 and found["near"] == [] and found["output"] is None and not (tmp_path / "sheet.png").exists()
     (tmp_path / "empty").mkdir()
     code, said = vlae("duplicates", vector / "run", tmp_path / "empty")
     assert code == 3 and refused(said, "holds no file")

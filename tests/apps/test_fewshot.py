@@ -14,6 +14,8 @@ from PIL import Image
 from tests.test_cli import TINY, copied, picture, refused, vlae
 from vlae.apps.fewshot import Wanted, fewshot
 from vlae.apps.fewshot.images import seen
+from vlae.engine.labels import curve as module
+from vlae.engine.labels.classify import Indices, Labels
 from vlae.engine.labels.fewshot import Fewshot
 from vlae.engine.results import measured
 from vlae.engine.run import Run
@@ -109,6 +111,18 @@ def test_predictions_are_a_table_of_labels_and_a_filled_in_list_another(run: Pat
     filled = "".join(f"{row['name']},{('dark', 'bright')[n % 2]}\n" for n, row in enumerate(rows(waiting)))
     waiting.write_text("name,label\n" + filled, encoding="utf-8-sig")
     assert vlae("fewshot", run, waiting, "--draws", 2, "-o", tmp_path / "c")[0] == 0
+
+
+def test_labels_that_were_written_into_the_list_are_not_blanked(run: Path, tmp_path: Path) -> None:
+    labels, waiting = table(tmp_path / "labels.csv", range(12)), run / "results" / "fewshot-next.csv"
+    for _ in range(2):  # a list that is still blank is replaced
+        assert vlae("fewshot", run, labels, "--next", 8, "--draws", 2)[0] == 0
+    waiting.write_text("name,label\n" + "".join(f"{n:02d}.png,{('dark', 'bright')[n % 2]}\n" for n in range(12, 24)) + "30.png,\n")
+    before = waiting.read_bytes()
+    for given in (labels, waiting):
+        code, said = vlae("fewshot", run, given, "--next", 2, "--draws", 2)
+        assert code == 6 and refused(said, "has labels in it", "12 labelled, 12.png first", "Copy its rows") and waiting.read_bytes() == before
+    assert vlae("fewshot", run, waiting, "--draws", 2)[0] == 0 and waiting.read_bytes() == before
 
 
 def test_images_of_a_folder_and_those_that_cannot_be_read(run: Path, tmp_path: Path) -> None:
@@ -239,3 +253,21 @@ def test_an_output_that_is_there_or_cannot_be_written(run: Path, tmp_path: Path)
     (run / "results").write_text("in the way")
     code, said = vlae("fewshot", run, labels)
     assert code == 6 and refused(said)
+
+
+@pytest.mark.parametrize("tell", [0, 1])
+def test_lots_that_leave_few_draws_of_the_curve_or_none(tell: int, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, numbers = module._drawn, iter(range(9))
+
+    def one_class(classes: Labels, *more: object) -> tuple[Indices, Indices]:
+        pool, tested = drawn(classes, *more)  # type: ignore[arg-type]
+        return (pool if next(numbers) < tell else pool[classes[pool] == "dark"]), tested
+
+    monkeypatch.setattr(module, "_drawn", one_class)
+    code, said = vlae("fewshot", run, table(tmp_path / "labels.csv", range(16)), "--draws", 3)
+    assert code == 0 and "Traceback" not in said and ("No curve" in said) == (tell == 0) and (f"({tell} draws)" in said) == (tell > 0)
+    found = measured(Fewshot, Run.open(run), "fewshot", "vlae fewshot")
+    assert found is not None and found.draws == tell and bool(found.curve) == bool(tell)
+    assert all(np.isnan([point.low, point.high]).all() for point in found.curve)
+    with Image.open(run / "results" / "fewshot.png") as image:
+        assert image.width > 900

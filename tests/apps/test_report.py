@@ -22,6 +22,7 @@ from vlae.apps.evaluate import _protocol, evaluate
 from vlae.apps.report import drawings, pictures, report
 from vlae.apps.report import page as page_of
 from vlae.apps.report.findings import MOVES, Findings, Moved, Shown, Site, look, site
+from vlae.apps.report.papers import papers
 from vlae.apps.report.sections import Told, verdict
 from vlae.apps.report.words import LANGUAGES, Words
 from vlae.apps.train import prepare
@@ -33,7 +34,7 @@ from vlae.engine.probe import Readout
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
-from vlae.errors import RunError, SettingError
+from vlae.errors import DiskError, RunError, SettingError
 
 HOSTILE = "<script>alert(1)<script>&\"'$x^2$ {n} @0@.png"
 QUICK = [
@@ -272,6 +273,33 @@ def test_the_probe_is_kept_in_the_run(vector: Case) -> None:
 def test_the_page_is_the_same_again(vector: Case, tmp_path: Path) -> None:
     again = report(Run.open(vector.run.folder), tmp_path / "again.html", "ja")
     assert again.read_text(encoding="utf-8") == vector.pages["ja"]
+
+
+def test_a_page_replaces_an_older_one_and_no_other_file(plain: Case, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(image)
+    before = image.read_bytes()
+    (tmp_path / "other.html").write_text("<!doctype html><title>mine</title>")
+    for path in (image, tmp_path / "other.html", tmp_path):
+        with pytest.raises(DiskError, match=r"exists\. Nothing but an older report is overwritten"):
+            report(plain.run, path)
+    assert image.read_bytes() == before
+    (tmp_path / "page.html").write_text(plain.page, encoding="utf-8")
+    report(plain.run, tmp_path / "page.html", "ja")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == plain.pages["ja"]
+
+
+@pytest.mark.parametrize("optimizer, named", [("adamax", "Adamax"), ("adam", "Adam"), ("muon", "Adam, Muon")])
+def test_papers_are_those_of_the_optimizer_and_of_members_that_were_used(plain: Case, optimizer: str, named: str) -> None:
+    def cited(members: int | None) -> str:
+        own = plain.run.settings
+        model, train = own.model.model_copy(update={"members": members}), own.train.model_copy(update={"optimizer": optimizer})
+        return "\n".join(papers(own.model_copy(update={"model": model, "train": train}), depth=1, importance=False, probed=False))
+
+    found = cited(None)
+    assert ("arXiv:1412.6980" in found, "(Adamax: section 7.1)" in found, "Muon: " in found) == ("Adam" in named, "Adamax" in named, "Muon" in named)
+    assert found.count("1412.6980") == 1 and "arXiv:1612.01474" not in found
+    assert "arXiv:1612.01474" not in cited(1) and "arXiv:1612.01474" in cited(2)
 
 
 def test_progress_reaches_its_end_and_the_page_its_place(plain: Case) -> None:
@@ -582,3 +610,13 @@ def test_moving_nothing_changes_nothing_and_moving_something_does(kind: str, req
     middle = MOVES.index(0)
     assert len(rows) >= 2 and len({row[middle] for row in rows}) == 1
     assert any(len(set(row[: len(MOVES)])) > 1 for row in rows)
+
+
+def test_a_window_of_all_pixels_of_images_of_all_sizes(tmp_path: Path) -> None:
+    """It is as large as the crops that the model learned from."""
+
+    def fill(folder: Path) -> list[str]:
+        colours_of_all_sizes(folder)
+        return [*(q for q in QUICK if "map_channels" not in q), "keep.code=none", "keep.window=all", "train.crop=16"]
+
+    assert "sees every pixel" in made(tmp_path, fill).page

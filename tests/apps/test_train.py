@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from tests.test_cli import TINY, good, picture, vlae
-from vlae.apps.train import prepare
+from vlae.apps.train import default_folder, prepare
 from vlae.data.read import write_png
 from vlae.engine.fit import Trainer
 from vlae.engine.run import Run
@@ -58,6 +60,34 @@ def test_small_images_make_small_crops(tmp_path: Path) -> None:
     code, said = vlae("train", good(tmp_path / "images"), "-o", tmp_path / "run", *GRID, *(word for word in MORE if "crop" not in word))
     assert code == 0, said
     assert Run.open(tmp_path / "run").settings.train.crop == 12
+
+
+def test_small_images_of_different_sizes_make_small_crops(tmp_path: Path) -> None:
+    for n in range(20):
+        picture(tmp_path / "images" / f"{n}.png", [(12, 12), (16, 14)][n % 2], seed=n)
+    code, said = vlae("train", tmp_path / "images", "-o", tmp_path / "run", *GRID, *(word for word in MORE if "crop" not in word))
+    assert code == 0, said
+    assert Run.open(tmp_path / "run").settings.train.crop == 14
+
+
+def test_a_run_is_named_after_the_whole_name_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lot.2024").mkdir()
+    (tmp_path / "images.npz").touch()
+    assert [default_folder(tmp_path / name).name for name in ("lot.2024", "images.npz")] == ["lot.2024-1", "images-1"]
+
+
+def test_what_was_tested_on_is_not_trained_on_later(tmp_path: Path) -> None:
+    """Lots that are counted move when images are added before them."""
+    images = good(tmp_path / "images", 60)
+    assert vlae("train", images, "-o", tmp_path / "first", *TINY, "data.lot_block=5")[0] == 0
+    next_one = ("train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", "train.batch=4", "train.steps=1", "data.lot_block=5")
+    assert vlae(*next_one)[0] == 0
+    shutil.rmtree(tmp_path / "next")
+    for n in range(3):
+        picture(images / f"0-{n}.png", seed=100 + n)
+    code, said = vlae(*next_one)
+    assert code == 2 and "would be trained on" in said and not (tmp_path / "next").exists(), said
 
 
 def test_only_the_time_and_the_device_of_a_run_can_be_changed(tmp_path: Path) -> None:
@@ -221,3 +251,28 @@ def test_a_training_does_not_start_from_damaged_weights(tmp_path: Path) -> None:
         weights.write_bytes(content)
         code, said = vlae("train", images, "-o", tmp_path / "next", f"train.start={tmp_path / 'first'}", "train.batch=4")
         assert code == 4 and "damaged" in said and "Traceback" not in said and not (tmp_path / "next").exists()
+
+
+FLUSHED = """
+import sys
+from pathlib import Path
+import torch
+from vlae.apps.train import prepare, resume, train
+from vlae.engine.settings import load_settings
+
+images, folder, *words = sys.argv[1:]
+if words:
+    run = prepare(load_settings(None, words, {"data.folder": Path(images)}), Path(folder))
+else:
+    run = resume(Path(folder), [])
+train(run, lambda told: print(torch.get_num_threads(), torch.count_nonzero(torch.full((2**20,), 1.5e-38) / 2).item()))
+"""
+
+
+def test_in_no_thread_of_a_training_are_numbers_too_small(tmp_path: Path) -> None:
+    """In a new run, and in one that goes on."""
+    images = good(tmp_path / "images")
+    for words in ([*TINY, "train.steps=1"], []):
+        command = [sys.executable, "-c", FLUSHED, str(images), str(tmp_path / "run"), *words]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and set(done.stdout.splitlines()) == {"2 0"}, done.stdout + done.stderr[-2000:]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from vlae.archive.codebook import Codebook
 from vlae.archive.coder import decode, encode
-from vlae.archive.twin import CODE_MOST, EXACT, GREY_STEP, twin
+from vlae.archive.twin import CODE_MOST, EXACT, GREY_STEP, exact_sums, twin
 from vlae.archive.whole import GATE_SCALE, MOST, WholeConv, WholeDenseBlock
 from vlae.core.wavefront import Wavefront
 
@@ -274,3 +274,17 @@ def test_a_codebook_knows_how_often_its_indices_come():
     counts = torch.bincount(level.flatten()).double()
     entropy = -(counts / counts.sum()).clamp(min=1e-9).log2().mul(counts / counts.sum()).sum()
     assert entropy <= bits < entropy + 0.05
+
+
+def test_whole_numbers_are_exact_whichever_way_precision_was_asked_for():
+    """By torch's newer settings, beside which the older one cannot even be asked; and they stay as they were."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"
+        with exact_sums():
+            assert matmul.fp32_precision == "ieee" and torch.get_float32_matmul_precision() == "highest"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+        torch.set_float32_matmul_precision("highest")

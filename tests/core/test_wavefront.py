@@ -187,3 +187,13 @@ def test_taps_that_need_a_pixel_before_it_is_written_are_refused(offset):
     for layers, predictor in refused:
         with pytest.raises(ValueError, match="before it is written"):
             schedule(layers, predictor)
+
+
+@pytest.mark.parametrize("kind", [Wavefront, OfTensors])
+def test_maps_of_another_type_become_the_networks(kind):
+    net = randomise(CausalNet(NAMED["stack"], inputs=1, width=3, code=2)).float()
+    image, code = torch.randn(2, 1, 5, 6).float(), torch.randn(2, 2, 5, 6).float()
+    for found, expected in zip(
+        along_the_wavefront(net, image.double(), code.double(), kind), along_the_wavefront(net, image, code, kind), strict=True
+    ):
+        assert torch.equal(found, expected)

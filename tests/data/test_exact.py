@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from vlae.data.exact import Exact, read_exact, write_exact
+from vlae.data.exact import BEHIND, FILLING, HOLDS_MORE, LOSSY, OTHER_COLOURS, Exact, read_exact, write_exact
 from vlae.data.read import Refused, read_image
 from vlae.errors import DiskError
 
@@ -137,7 +137,7 @@ def test_the_main_picture_of_a_phone_jpeg(tmp_path):
     images = [Image.fromarray(noise(16, 16, 3, seed=seed)) for seed in (0, 1)]
     images[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=images[1:])
     image = read_exact(tmp_path / "a.jpg")
-    assert image.notes == ("main picture of several in a JPEG",)
+    assert image.notes == ("main picture of several in a JPEG", LOSSY)
     assert np.array_equal(image.pixels, read_exact(save(tmp_path / "b.jpg", noise(16, 16, 3))).pixels)
 
 
@@ -426,3 +426,53 @@ def test_read_image_shows_what_is_exact(tmp_path):
         image = read_exact(tmp_path / "a")
         if image.pixels.shape[2] == 1 or (image.pixels.shape[2] == 3 and depth == 8):
             assert np.array_equal(read_image(tmp_path / "a").pixels, image.pixels), name
+
+
+def bmp(fourth):
+    """A BMP of 3x2 pixels of 32 bits whose header says nothing of alpha."""
+    pixels = b"".join(bytes([n, n, n, value]) for n, value in enumerate(fourth))
+    return (
+        b"BM" + struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 3, 2, 1, 32, 0, len(pixels), 0, 0, 0, 0) + pixels
+    )
+
+
+def png_with(*chunks, behind=b""):
+    whole = save_png(noise(4, 5))
+    at = whole.index(b"IDAT") - 4
+    more = b"".join(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+    return whole[:at] + more + whole[at:] + behind
+
+
+def save_png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+GAMMA = b"gAMA", struct.pack(">I", 100000)
+
+
+@pytest.mark.parametrize(
+    "data, note",
+    [
+        (bmp([7] * 6), None),
+        (bmp([0, 1, 2, 3, 4, 5]), FILLING),
+        (png_with(), None),
+        (png_with((b"gAMA", struct.pack(">I", 45455))), None),
+        (png_with(GAMMA), OTHER_COLOURS),
+        (png_with((b"sRGB", b"\0"), GAMMA), None),
+        (png_with((b"cICP", bytes([9, 16, 0, 1]))), OTHER_COLOURS),
+        (png_with(behind=b"a film"), BEHIND),
+    ],
+)
+def test_what_a_file_holds_besides_its_picture_is_noted(tmp_path, data, note):
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    notes = read_exact(path).notes
+    assert notes == ((note,) if note else ()) and HOLDS_MORE.isdisjoint(notes) == (note is None)
+
+
+def test_an_image_longer_than_any_png_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "line.tif", np.zeros((1, 1_000_001), np.uint8))
+    with pytest.raises(Refused, match="a side of 1000001 pixels"):
+        read_exact(tmp_path / "line.tif")

@@ -248,6 +248,15 @@ def tiff(values: np.ndarray, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def camera() -> bytes:
+    """As cameras keep their own pictures: a preview first, the picture below it."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(noise(4, 6), subifds=1, subfiletype=1)
+        writer.write(noise(8, 12))
+    return buffer.getvalue()
+
+
 CMYK = Image.new("CMYK", (5, 7), (10, 20, 30, 40))
 PLAIN = Image.fromarray(RGB)
 
@@ -260,6 +269,8 @@ REFUSED = {
     "animated png": (animated("PNG"), "animated .2 frames"),
     "animated webp": (animated("WEBP"), "animated .2 frames"),
     "pages": (tiff(noise(3, 7, 5), photometric="minisblack"), "3 pages"),
+    "planes": (tiff(noise(3, 7, 5), photometric="minisblack", truncate=True), "3 planes behind one page"),
+    "preview": (camera(), "a preview"),
     "cmyk jpeg": (bytes_of(CMYK, "JPEG"), "CMYK"),
     "cmyk tiff": (bytes_of(CMYK, "TIFF"), "CMYK"),
     "lab tiff": (bytes_of(Image.new("LAB", (5, 7)), "TIFF"), "CIELAB"),
@@ -291,6 +302,7 @@ WHOLE = {
     "webp": bytes_of(LARGER, "WEBP", lossless=True),
     "tiff": tiff(noise(40, 40), photometric="minisblack"),
     "zipped tiff": tiff(noise(40, 40), photometric="minisblack", compression="zlib"),
+    "jpeg in a tiff": tiff(noise(40, 40), photometric="minisblack", compression="jpeg"),
 }
 
 

@@ -28,6 +28,16 @@ def test_images_added_and_shuffled_move_no_other(start, random):
     assert {sha: after[sha] for sha in few} == before
 
 
+def test_what_the_source_says_nothing_of_is_held_out_with_its_like():
+    """Equal images and lots are not parted, but where the source itself does so."""
+    sha256, given = [*names(40), "sha 0", "sha 1", "sha 2"], ["test", "validation", "train", *[None] * 37, None, None, "test"]
+    of = split(sha256, given=given).of
+    assert of[[0, 40]].tolist() == ["test"] * 2 and of[[1, 41]].tolist() == ["validation"] * 2 and of[[2, 42]].tolist() == ["train", "test"]
+    lots = ["monday", "tuesday", *[f"day {n}" for n in range(38)], "monday", "tuesday", "monday"]
+    of = split(names(43), lots=lots, given=[*given[:42], None]).of
+    assert of[[0, 40, 42]].tolist() == ["test"] * 3 and of[[1, 41]].tolist() == ["validation"] * 2
+
+
 def test_the_shares_are_met():
     of = split(names(20_000), validation=0.2, test=0.05).of
     assert abs((of == "validation").mean() - 0.2) < 0.01 and abs((of == "test").mean() - 0.05) < 0.01

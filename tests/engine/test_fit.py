@@ -10,11 +10,13 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from vlae.apps.train import prepare
@@ -23,7 +25,8 @@ from vlae.engine.build import build
 from vlae.engine.fit import Trainer, learning_rate
 from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
-from vlae.errors import TrainingError
+from vlae.errors import RunError, TrainingError
+from vlae.units import nats
 
 from ..test_cli import vlae
 
@@ -315,3 +318,40 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero(images: Path) -> None:
     rates = [learning_rate(settings, step) for step in range(101)]
     assert rates[0] == 0.1 and rates[9:81] == [1.0] * 72 and rates[100] == 0.0
     assert all(a > b for a, b in pairwise(rates[80:]))
+
+
+@pytest.mark.parametrize(
+    "words, target", [(["keep.bits=50"], 50 * 8 * 8 / 1000), (["objective.kind=soft_free_bits", "objective.floor=0.5"], 0.5 * 2 * 4 * 4)]
+)
+def test_the_target_of_a_grid_is_that_of_the_crops_that_it_learns_from(images: Path, tmp_path: Path, words: list[str], target: float) -> None:
+    """Bits for 1,000 pixels, and nats for a channel and place: of 8 x 8 pixels, not of images of 10 x 12."""
+    idle = ("keep.dims", "model.hidden")
+    settings = [*(s for s in TINY if not s.startswith(idle)), "keep.code=grid", "keep.channels=2", "keep.stride=2", "train.crop=8", *words]
+    run = prepare(load_settings(None, settings, {"data.folder": images}), tmp_path / "run")
+    control = Trainer(run, run.images()).control
+    assert control is not None and control.target == pytest.approx(nats(target) if "keep.bits=50" in words else target)
+
+
+def test_a_run_that_its_time_cut_off_ends_with_the_same_weights(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A validation when time is up would be the best of all: the weights that it left would stay."""
+    run = made(images, tmp_path / "run", "train.steps=13", "train.max_minutes=6.5")
+    found = {5: -3.0, 7: -9.0, 10: -2.0, 13: -1.0}
+    for minutes in (True, False):
+        trainer = Trainer(run, run.images())
+        trainer.start()
+        clock = SimpleNamespace(monotonic=lambda t=trainer, m=minutes: 60.0 * t.progress.step * m, perf_counter=time.perf_counter)
+        monkeypatch.setattr("vlae.engine.fit.time", clock)
+        monkeypatch.setattr("vlae.engine.fit.validation_elbo", lambda *_, t=trainer: -found[t.progress.step])
+        assert trainer.train() == ("minutes" if minutes else "done") and trainer.progress.step == (7 if minutes else 13)
+        with safe_open(run.weights, "pt") as file:
+            assert file.metadata()["step"] == "5"
+
+
+@pytest.mark.parametrize("tree, told", [({"format": 7}, "newer version"), ({}, "no format version"), ([], "no format version")])
+def test_a_state_of_another_format_is_refused(images: Path, tmp_path: Path, tree: object, told: str) -> None:
+    trained(run := made(images, tmp_path / "run", "train.steps=2"), 1)
+    latest = run.folder / "state" / "latest.json"
+    kept = {name: value for name, value in json.loads(latest.read_text()).items() if name != "format"}
+    latest.write_text(json.dumps(kept | tree if isinstance(tree, dict) else tree))
+    with pytest.raises(RunError, match=told):
+        Trainer(run, run.images()).start()

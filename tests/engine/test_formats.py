@@ -1,11 +1,15 @@
 """Files with a format: written and read back, and refused where they are torn, foreign or newer."""
 
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from vlae.engine.formats import check_format, load_tensors, save_tensors
+from vlae.engine.formats import check_format, load_tensors, read_json, restored, save_tensors, write_json
 from vlae.errors import RunError
 
 
@@ -49,3 +53,40 @@ def test_formats_that_are_none() -> None:
     for tree in (None, [], {}, {"format": "1"}, {"format": None}):
         with pytest.raises(RunError, match="no format version"):
             check_format(Path("x"), tree)
+
+
+class Pair(NamedTuple):
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Inner:
+    value: float
+    known: float | None
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    several: tuple[Inner, ...]
+    numbers: tuple[float, ...]
+    pairs: tuple[Pair, ...]
+    by_name: Mapping[str, float]
+    best: float = math.inf
+
+
+def test_numbers_that_json_does_not_have_come_back_from_any_depth(tmp_path: Path) -> None:
+    one = Inner(math.nan, None)
+    outer = Outer(one, (Inner(1.0, 2.0), one), (1.5, math.nan), (Pair("a", math.nan),), {"b": math.nan})
+    write_json(tmp_path / "x.json", asdict(outer))
+    found = restored(Outer, read_json(tmp_path / "x.json"))
+    assert repr(found) == repr(outer)  # NaN is not itself
+
+
+@pytest.mark.parametrize("harm", [{"count": None}, {"value": "x"}])
+def test_what_else_is_null_deep_within_is_refused(harm: dict[str, object]) -> None:
+    inner = {"value": None, "known": None, "count": 0} | harm
+    with pytest.raises(ValueError, match="inner"):
+        restored(Outer, {"inner": inner, "several": [], "numbers": [], "pairs": [], "by_name": {}, "best": None})

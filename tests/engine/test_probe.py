@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from tests.data.samples import fill
+from vlae.core.codes import Posterior
 from vlae.data import cache
 from vlae.engine.build import build
-from vlae.engine.embed import embed
+from vlae.engine.embed import embed, summary
 from vlae.engine.probe import STRENGTHS, Part, interval, r2, readout, ridges
 from vlae.engine.settings import ImageFacts, load_settings, resolve
 
@@ -88,3 +90,22 @@ def test_codes_of_a_grid_are_equally_long_and_in_the_order_asked_for(tmp_path: P
     assert together.shape == (4, 3 * 4 * 4)
     for row, n in zip(together, order, strict=True):
         assert embed(model, images, np.array([n]), 4, seed=0).mean[0] == pytest.approx(row, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (12, 9), (10, 16), (8, 8), (27, 11)])
+def test_the_width_of_averaged_places_is_that_of_the_mean_of_independent_numbers(size: tuple[int, int], rng: np.random.Generator) -> None:
+    """Var(A z) = A^2 Var(z) with the weights A of every place in every average, which torch itself tells."""
+    std = torch.from_numpy(rng.uniform(0.5, 2.0, (1, 1, *size)))
+    places = size[0] * size[1]
+    weights = F.adaptive_avg_pool2d(torch.eye(places, dtype=torch.float64).view(places, 1, *size), 8).flatten(1).T
+    found = summary(Posterior(torch.zeros_like(std), std.log()), 8)
+    assert found.std[0] == pytest.approx((weights**2 @ std.flatten() ** 2).sqrt().numpy(), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_draws_of_equal_values_do_not_widen_the_interval() -> None:
+    """Twelve times 0.1 have another mean, by rounding, and so a variance above 0."""
+    y = np.array([0.1] * 11 + [0.7])
+    assert np.full(12, 0.1).var() > 0
+    low, high = interval(y, y + 0.01, np.random.default_rng(0))
+    assert -1 < low <= high < 1

@@ -131,3 +131,11 @@ def test_the_environment_tells_what_bit_identity_depends_on() -> None:
     found = environment()
     assert found["torch"] == torch.__version__ and found["threads"] == torch.get_num_threads()
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("change", [{"window": None}, {"code": "auto"}])
+def test_a_run_whose_settings_are_not_resolved_is_damaged(run: Run, change: dict[str, object]) -> None:
+    tree = json.loads((run.folder / "config.yaml").read_text())
+    write_json(run.folder / "config.yaml", tree | {"keep": tree["keep"] | change})
+    with pytest.raises(RunError, match=r"is damaged.*keep\.window"):
+        Run.open(run.folder)

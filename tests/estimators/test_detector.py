@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,17 @@ def test_lots_are_promised_as_lots(run: Path, more: dict[str, Any]) -> None:
     lots = 8 if more else 4
     assert (promised.n_lots, promised.n_images, promised.needed) == (lots, 5 * lots, 19)
     assert not promised.kept and promised.rate == pytest.approx(1 / (lots + 1))
+
+
+def test_images_of_lots_that_the_run_was_trained_on_calibrate_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Run.open(run).images()
+    monkeypatch.setattr(Run, "images", lambda self: replace(own, lots=tuple(str(n % 4) for n in range(len(own)))))
+    with pytest.warns(UserWarning, match="20 of the 40 images calibrate nothing: the run was trained on their lots"):
+        promised = VLAEDetector(run).fit(parts(40, 5), lots=[n % 8 for n in range(40)]).promise_
+    assert (promised.n_lots, promised.n_images) == (4, 20)
+    with pytest.raises(ValueError, match="at least 3 images of lots that the run was not trained on; got 2 of 40"):
+        VLAEDetector(run).fit(parts(40, 5), lots=["new"] * 2 + [0] * 38)
+    assert VLAEDetector(run).fit(parts(40, 5)).promise_.n_images == 40
 
 
 # Scores, maps and regions

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -205,3 +206,25 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         VLAEEncoder(steps=1, settings=("keep.code=none",)).fit(images())
     with pytest.raises(vlae.errors.RunError, match="is not a run"):
         VLAEEncoder(run=tmp_path).fit(images())
+
+
+@pytest.mark.parametrize("kind", [VLAEEncoder, vlae.VLAEDetector])
+def test_after_a_fit_that_failed_nothing_is_fitted(kind: type[Any]) -> None:
+    x = images()
+    bad, answer = (*SMALL, "model.width=-1"), kind(steps=1, settings=SMALL)
+    use = answer.transform if kind is VLAEEncoder else answer.predict
+    for _ in range(2):  # the first time nothing was fitted before, and then something was
+        answer.set_params(settings=bad)
+        with pytest.raises(vlae.errors.VlaeError):
+            answer.fit(x)
+        with pytest.raises(NotFittedError):
+            use(x)
+        assert len(answer.set_params(settings=SMALL).fit(x)._model.state_dict()) and len(use(x)) == len(x)
+
+
+def test_after_a_model_without_a_code_nothing_is_fitted() -> None:
+    encoder = tiny(settings=("keep.code=none", "keep.window=stack1", "model.width=4", "model.pointwise=0"))
+    with pytest.raises(vlae.errors.SettingError, match="has no code"):
+        encoder.fit(images())
+    with pytest.raises(NotFittedError):
+        encoder.transform(images())

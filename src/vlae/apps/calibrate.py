@@ -12,7 +12,7 @@ from vlae.data.source import LeftOut
 from vlae.engine.inspection.calibration import Calibration, check_rate, mark
 from vlae.engine.inspection.conformal import outliers
 from vlae.engine.inspection.inspect import Numbers, inspect, reference_of, unusable
-from vlae.engine.inspection.visitors import good, used_in_training, visitors
+from vlae.engine.inspection.visitors import good, lots_of_training, used_in_training, visitors
 from vlae.engine.memory import keep_freed_memory
 from vlae.engine.run import Run
 from vlae.errors import DataError
@@ -27,6 +27,8 @@ def calibrate(
     run: Run, images: Path | None = None, false_alarms: float | None = None, progress: Progress | None = None
 ) -> tuple[Calibration, tuple[LeftOut, ...]]:
     """Calibrate a run on good images that it was not trained on; the result is kept in the run. Beside it, which images were left out.
+
+    Left out are also images of lots that the run was trained on: they resemble what it has seen, and a promise about new lots would not hold.
 
     Args:
         run: a trained run.
@@ -52,7 +54,7 @@ def calibrate(
         if images is not None:
             _check_unseen(own, shown, images)
         reference, size = reference_of(run, model, own, progress)
-        unlike = unusable(run, size, shown)
+        unlike = unusable(run, size, shown) | _of_known_lots(own, shown)
         left_out = (*others, *(unlike[n] for n in numbers.tolist() if n in unlike), *(shown.left_out if images else ()))
         numbers = numbers[[n not in unlike for n in numbers.tolist()]]
         _check_enough(len(numbers), left_out, images or run.folder)
@@ -76,6 +78,12 @@ def _check_unseen(own: ImageSet, shown: ImageSet, images: Path) -> None:
             found=", ".join(used[:3]),
             do="Give other good images, or none: then the run's own test images are taken",
         )
+
+
+def _of_known_lots(own: ImageSet, shown: ImageSet) -> dict[int, LeftOut]:
+    """The images of lots that the model was trained on or chosen by, by their numbers."""
+    known = lots_of_training(own)
+    return {n: LeftOut(shown.names[n], f"the run was trained on its lot, {lot}") for n, lot in enumerate(shown.lots) if lot in known}
 
 
 def _check_enough(count: int, left_out: Sequence[LeftOut], images: Path) -> None:

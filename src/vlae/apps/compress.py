@@ -20,10 +20,10 @@ from vlae.archive.codec import Codec
 from vlae.archive.pack import Plain, pack
 from vlae.archive.parts import LARGEST, About, Row, write_part
 from vlae.core.vlae import VLAE
-from vlae.data.exact import Exact, read_exact
+from vlae.data.exact import LONGEST, Exact, read_exact
 from vlae.data.files import beside, disk_errors
 from vlae.data.foreign import files_of
-from vlae.data.read import NOT_AN_IMAGE, Refused
+from vlae.data.read import Refused, claims_nothing
 from vlae.data.source import LeftOut
 from vlae.engine.codec import codec_of, encoder_of
 from vlae.engine.folders import check_outside, output_folder
@@ -54,6 +54,8 @@ class Compressed:
     """as JPEG XL or PNG, whichever is smaller"""
     stream_bytes: int
     encodings: Mapping[str, int]
+    notes: Mapping[str, int]
+    """what was done to images on reading them, and to how many"""
     deleted: int
 
 
@@ -102,7 +104,8 @@ def compress(
         raise DataError(f"No image of {images} can be used", rule="At least one must be", found=told, do="Mend these or give others")
     deleted = delete_originals_of(archive, files, verify(archive, processes).whole) if delete_originals else 0
     sums = {name: sum(getattr(kept, name) for kept in added) for name in ("pixels", "file_bytes", "other_bytes", "stream_bytes")}
-    return Compressed(len(added), already, left_out, **sums, encodings=dict(Counter(kept.encoding for kept in added)), deleted=deleted)
+    encodings, notes = Counter(kept.encoding for kept in added), Counter(note for part in parts for note in part.notes.elements())
+    return Compressed(len(added), already, left_out, **sums, encodings=dict(encodings), notes=dict(notes), deleted=deleted)
 
 
 def compress_arrays(run: Run, images: Mapping[str, npt.NDArray[Any]]) -> bytes:
@@ -130,8 +133,8 @@ def compress_arrays(run: Run, images: Mapping[str, npt.NDArray[Any]]) -> bytes:
 def _plain(name: str, array: npt.NDArray[Any]) -> Plain:
     depth = {"bool": 1, "uint8": 8, "uint16": 16}.get(str(array.dtype))
     pixels = array[..., None] if array.ndim == 2 else array
-    if depth is None or pixels.ndim != 3 or not pixels.size or not 1 <= pixels.shape[2] <= (1 if depth == 1 else 4):
-        rule = "An image is (height, width) or (height, width, channels) of bool, uint8 or uint16"
+    if depth is None or pixels.ndim != 3 or not pixels.size or max(pixels.shape) > LONGEST or not 1 <= pixels.shape[2] <= (1 if depth == 1 else 4):
+        rule = f"An image is (height, width) or (height, width, channels) of bool, uint8 or uint16, {LONGEST} pixels a side at most"
         raise DataError(f"{name} is no image", rule=rule, found=f"{array.shape} of {array.dtype}", do="Convert it")
     return Plain(pixels.astype(np.uint8) if depth == 1 else pixels, depth)
 
@@ -143,14 +146,14 @@ def _new_archive(output: Path, codec: Codec) -> Archive:
 
 
 def _archive(run: Run, output: Path) -> Archive:
-    """The archive that is there, with both copies of its model and a place for parts: a process may have been ended between them."""
+    """The archive that is there, with both copies of its model, whole, and a place for parts: a process may have been ended between them."""
     with disk_errors(output):
         (output / "parts").mkdir(exist_ok=True)
     archive = Archive.open(output)
     if archive.codec.weights != run.fingerprint():
         raise ArchiveError(f"{output} was made with another model", rule="An archive has one model", do="Choose another --output, or its run")
     for name in MODELS:
-        if not (output / name).exists():
+        if not (output / name).is_file() or (output / name).read_bytes() != archive.codec.data:
             with beside(output / name) as file:
                 file.write(archive.codec.data)
     return archive
@@ -195,6 +198,7 @@ class _Part(NamedTuple):
     added: list[_Kept]
     already: int
     left_out: list[LeftOut]
+    notes: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,8 @@ class _Compress:
 
     def __call__(self, job: _Job, step: Callable[[int], None]) -> _Part:
         left_out: list[LeftOut] = []
-        images = self._read(job.files, left_out, step)
+        notes: Counter[str] = Counter()
+        images = self._read(job.files, left_out, notes, step)
         added: list[_Kept] = []
         ended: list[BaseException] = []
         rows = _until_ended(self.rows(images, added, step), ended)
@@ -223,19 +228,22 @@ class _Compress:
         if ended:
             raise ended[0]
         lost = [left for left in left_out if left.reason != ALREADY]
-        return _Part(added, len(left_out) - len(lost), lost)
+        return _Part(added, len(left_out) - len(lost), lost, notes)
 
-    def _read(self, files: Mapping[str, Path], left_out: list[LeftOut], step: Callable[[int], None]) -> Iterator[tuple[About, Exact]]:
-        """The images that are new; of the others why they are left out."""
+    def _read(
+        self, files: Mapping[str, Path], left_out: list[LeftOut], notes: Counter[str], step: Callable[[int], None]
+    ) -> Iterator[tuple[About, Exact]]:
+        """The images that are new, and what was done to them; of the others why they are left out."""
         for name, path in files.items():
             try:
                 image, size = read_exact(path), path.stat().st_size
             except (Refused, OSError) as refused:
-                left_out.append(LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE))
+                left_out.append(LeftOut(name, str(refused), harmless=isinstance(refused, Refused) and claims_nothing(path, refused)))
                 step(1)
                 continue
             about = about_of(name, image, size)
             if name not in self.known:
+                notes.update(image.notes)
                 yield about, image
                 continue
             same = self.known[name] == stamp(about)

@@ -12,7 +12,7 @@ from vlae.data.exact import Exact, write_exact
 from vlae.engine.folders import output_folder
 from vlae.engine.places import OUTSIDE, places, unnamed
 from vlae.engine.pool import Progress, spread
-from vlae.engine.verify import lost
+from vlae.engine.verify import Key, lost
 from vlae.errors import ArchiveError, DiskError
 
 
@@ -31,7 +31,7 @@ def decompress(archive: Archive, output: Path, processes: int | None = None, pro
     ``parts/b.jpg.1.png`` where the archive has a ``parts/b.jpg.png`` too.
 
     Raises:
-        ArchiveError: no image came out, or a part is of another model or of a newer format.
+        ArchiveError: no image came out.
         DiskError: the folder is not new, or cannot be written.
     """
     jobs = _jobs(archive)
@@ -39,27 +39,23 @@ def decompress(archive: Archive, output: Path, processes: int | None = None, pro
     with output_folder(output):
         found = list(spread(_Decompress(archive.folder, output), jobs, total, processes, progress))
     written = {key for one in found for key in one.written}
-    damaged = lost([d for one in found for d in one.damaged], [name for name, _ in written])
+    damaged = lost([d for one in found for d in one.damaged], written)
     if damaged and not written:
         raise ArchiveError(f"No image of {archive.folder} can be given back", found=f"{damaged[0].name}: {damaged[0].reason}", do="Restore it")
     return Decompressed(len(written), damaged)
-
-
-_Key = tuple[str, bytes]
-"""An image by its name and the SHA-256 of its pixels: one that was damaged may have been added again, and is one image."""
 
 
 class _Job(NamedTuple):
     """A part, and where its images are written."""
 
     part: Path
-    places: dict[_Key, str | None]
+    places: dict[Key, str | None]
 
 
 class _Done(NamedTuple):
     """What became of the images of a part."""
 
-    written: list[_Key]
+    written: list[Key]
     damaged: list[Damaged]
 
 
@@ -70,7 +66,7 @@ def _jobs(archive: Archive) -> list[_Job]:
     return [_Job(part, {key: found[key] for key in some}) for part, some in zip(archive.parts, keys, strict=True)]
 
 
-def _key(row: Row) -> _Key:
+def _key(row: Row) -> Key:
     return row.about.name, row.about.sha256
 
 
@@ -89,7 +85,7 @@ class _Decompress:
             if isinstance(image, Damaged):
                 done.damaged.append(image)
             elif (reason := self._write(image, job.places.get(_key(image.row)))) is not None:
-                done.damaged.append(Damaged(image.row.about.name, reason))
+                done.damaged.append(Damaged(image.row.about.name, reason, image.row.about.sha256))
             else:
                 done.written.append(_key(image.row))
             step(1)

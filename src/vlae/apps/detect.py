@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn import metrics
 
 from vlae.data.imageset import ImageSet
@@ -74,7 +75,7 @@ def detect(
                 write_png(output / "maps" / place, _picture(shown, number, look, one, promised.threshold), 8)
         seconds = (time.monotonic() - began) / len(numbers)
         _write_lines(output / "detections.jsonl", [found[n] for n in numbers.tolist()])
-        highest = sorted(found, key=lambda n: -found[n].score)[:HIGHEST]
+        highest = sorted(found, key=lambda n: -_ranked(found[n].score))[:HIGHEST]
         drawn = [
             (f"{highest.index(number):02d}.png", _picture(shown, number, look, found[number], promised.threshold))
             for number, look in inspect(run, model, reference, shown, np.array(highest))
@@ -118,8 +119,14 @@ def _found(shown: ImageSet, number: int, look: Look, threshold: float) -> Found:
     return Found(shown.names[number], alarm, look.score / threshold, parts, kinds, look.unlike, shown.labels[number])
 
 
+def _ranked(score: float) -> float:
+    """A score to compare by: what is no number is unlike all good parts."""
+    return np.inf if np.isnan(score) else score
+
+
 def _picture(shown: ImageSet, number: int, look: Look, found: Found, threshold: float) -> RGB:
-    return side_by_side([marked(shown.pixels(number), shown.depth, found.regions), heat(look.map, threshold)])
+    strength = np.where(np.isnan(look.map), np.float32(np.inf), look.map)
+    return side_by_side([marked(shown.pixels(number), shown.depth, found.regions), heat(strength, threshold)])
 
 
 def _scores(scores: Sequence[float]) -> tuple[float, ...]:
@@ -134,12 +141,15 @@ def _write_lines(path: Path, found: Sequence[Found]) -> None:
 
 
 def _counted(run: Run, found: Sequence[Found]) -> Counted | None:
-    """Alarms among the images that are labelled, where both kinds are."""
+    """Alarms among the images that are labelled, where some are labelled as defects."""
     known = [f for f in found if f.label is not None]
     fine = [good(run, f.label) for f in known]
-    if all(fine) or not any(fine):
+    if all(fine):
         return None
     alarms = [sum(f.alarm for f, is_good in zip(known, fine, strict=True) if is_good == wanted) for wanted in (True, False)]
-    auroc = metrics.roc_auc_score([not is_good for is_good in fine], [f.score for f in known])
     count = sum(fine)
-    return Counted(count, share(alarms[0], count), len(fine) - count, share(alarms[1], len(fine) - count), float(auroc))
+    detected = len(fine) - count, share(alarms[1], len(fine) - count)
+    if not count:
+        return Counted(0, None, *detected, None)
+    ranks = rankdata([_ranked(f.score) for f in known])
+    return Counted(count, share(alarms[0], count), *detected, float(metrics.roc_auc_score([not is_good for is_good in fine], ranks)))

@@ -15,7 +15,6 @@ from vlae.engine.retrieval.chance import by_chance
 from vlae.engine.retrieval.contact import tile, write_contact_sheet
 from vlae.engine.retrieval.index import Index, part_of
 from vlae.engine.retrieval.neighbours import By, Nearest, Neighbours
-from vlae.errors import DataError
 
 # Neighbours of an image that are looked at.
 COUNT = 10
@@ -64,11 +63,10 @@ def duplicates(
         index: the images.
         by: which distance (``engine.retrieval.neighbours``).
         within: the largest distance of near-duplicates; unset, ``by_chance`` finds it.
-        sheet: where to write the groups as a picture, a row each.
+        sheet: where to write the groups as a picture, a row each; nothing is written where there are none.
         progress: told the images compared and all.
 
     Raises:
-        DataError: there is no group to draw.
         DiskError: the picture cannot be written.
         DeviceError: there are more than a million images, and usearch is not installed.
     """
@@ -79,7 +77,7 @@ def duplicates(
     threshold, rule = (within, "as asked for") if within is not None else by_chance(first)
     near = [] if threshold is None else _linked(nearest, threshold)
     exact = [members for members in same if len(members) > 1]
-    if sheet is not None:
+    if sheet is not None and (exact or near):
         _write_sheet(sheet, index, [*exact, *([same[n][0] for n in members] for members, _ in near)])
     return Duplicates(
         images=len(index),
@@ -116,7 +114,5 @@ def _linked(nearest: Nearest, threshold: float) -> list[tuple[list[int], float]]
 
 
 def _write_sheet(path: Path, index: Index, groups: list[list[int]]) -> None:
-    if not groups:
-        raise DataError("There is nothing to draw", rule="A sheet shows duplicates", found="none", do="Leave --output out")
     rows = [[tile(partial(index.picture, n), index.names[n]) for n in members[:SHOWN]] for members in groups]
     write_contact_sheet(path, rows)

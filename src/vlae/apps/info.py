@@ -41,11 +41,7 @@ class ArchiveInfo:
 
 
 def info(archive: Archive) -> ArchiveInfo:
-    """Read what is known of every image, without its stream.
-
-    Raises:
-        ArchiveError: a part is of another model, or of a newer format.
-    """
+    """Read what is known of every image, without its stream."""
     found = list(archive.rows())
     rows = [row for row in found if isinstance(row, Row)]
     files = [path for part in archive.parts for path in (part, names_path(part)) if path.is_file()]

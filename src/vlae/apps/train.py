@@ -17,9 +17,10 @@ from vlae.engine.build import build
 from vlae.engine.device import find_device
 from vlae.engine.fit import Trainer, Watch
 from vlae.engine.folders import check_outside, new_folder
+from vlae.engine.memory import without_denormals
 from vlae.engine.run import Run
 from vlae.engine.settings import ImageFacts, Settings, load_settings, resolve
-from vlae.engine.start import check_alike, started
+from vlae.engine.start import check_alike, check_untested, started
 from vlae.engine.track import check_trackers
 from vlae.errors import DiskError, RunError, SettingError
 
@@ -46,8 +47,10 @@ def prepare(settings: Settings, folder: Path, decoding: Decoding | None = None) 
         facts = facts_of(images)
         if before:
             check_alike(facts, before)
+            check_untested(images, before)
         resolved = resolve(settings, facts)
-        build(resolved, facts)
+        with without_denormals():  # torch's threads begin here, and keep what they begin with
+            build(resolved, facts)
         check_batch(resolved, len(images.indices("train")))
         return Run.create(folder, resolved, facts, images)
     except BaseException:
@@ -62,26 +65,27 @@ def _decode(settings: Settings, folder: Path, decoding: Decoding | None) -> tupl
     if settings.keep.code == "vector" and facts.size is None:
         settings = _with_data(settings, size=VECTOR_SIZE)
     elif (crop := resolve(settings, facts).train.crop) is not None:
-        _check_crop(crop, images)
+        if crop > (largest := int(images.sizes.min(axis=1).max())):
+            crop, settings = _smaller_crop(settings, crop, largest)
         if settings.data.size is None:  # else small images were made larger
             settings = _with_data(settings, minimum=max(crop, settings.data.minimum))
     return cache.load(settings.data, folder / "cache", decoding), settings
 
 
-def _check_crop(crop: int, images: ImageSet) -> None:
-    """Refuse crops that fit into no image; images that are smaller than others may be left out.
+def _smaller_crop(settings: Settings, crop: int, largest: int) -> tuple[int, Settings]:
+    """Crops that fit into the largest of the images, where none were asked for; images that are smaller than others may be left out.
 
     Raises:
-        SettingError: they do not.
+        SettingError: crops that fit into no image were asked for.
     """
-    largest = int(images.sizes.min(axis=1).max())
-    if crop > largest:
-        raise SettingError(
-            f"train.crop is {crop}",
-            rule="At least one image must be as large as the squares that are trained on",
-            found=f"no image with a shorter side above {largest}",
-            do=f"Set train.crop={largest} or lower",
-        )
+    if settings.train.crop is None:
+        return largest, settings.model_copy(update={"train": settings.train.model_copy(update={"crop": largest})})
+    raise SettingError(
+        f"train.crop is {crop}",
+        rule="At least one image must be as large as the squares that are trained on",
+        found=f"no image with a shorter side above {largest}",
+        do=f"Set train.crop={largest} or lower",
+    )
 
 
 def _with_data(settings: Settings, **changes: Any) -> Settings:
@@ -111,10 +115,12 @@ def _await(folder: Path) -> Run:
 
 def train(run: Run, watch: Watch) -> str:
     """Train, or go on training, until it is done, stopped or out of time; why it ended is returned."""
-    trainer = Trainer(run, run.images(), watch)
-    trainer.start()
-    with stop_signal() as stopped:
-        why = trainer.train(stopped)
+    images = run.images()
+    with without_denormals():  # in a run that goes on, torch's threads begin with its model
+        trainer = Trainer(run, images, watch)
+        trainer.start()
+        with stop_signal() as stopped:
+            why = trainer.train(stopped)
     trainer.leave()
     return why
 
@@ -163,7 +169,8 @@ def default_folder(source: Path) -> Path:
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise DiskError("Several processes need one run folder", rule="They must agree on its name", do="Name it with --output")
-    name = source.resolve().stem or "images"
+    source = source.resolve()
+    name = (source.stem if source.is_file() else source.name) or "images"
     for number in range(1, 10_000):
         folder = Path("runs") / f"{name}-{number}"
         if not folder.exists():

@@ -23,7 +23,7 @@ import pyarrow.dataset as ds
 from vlae.archive.codec import Codec
 from vlae.archive.pack import AT_ONCE as PIXELS_AT_ONCE
 from vlae.archive.pack import Stored, unpack
-from vlae.archive.parts import SCHEMA, Damaged, Row, codec_key, read_names, read_part
+from vlae.archive.parts import FORMAT, SCHEMA, Damaged, Row, format_and_codec, read_names, read_part
 from vlae.data.files import beside, disk_errors
 from vlae.data.read import Pixels
 from vlae.data.spool import identity
@@ -63,11 +63,15 @@ class Archive:
             raise ArchiveError(f"{folder} is not an archive", rule="An archive is a folder made by vlae compress", do="Give the folder of an archive")
         if not (folder / "parts").is_dir():
             raise ArchiveError(f"{folder} has no parts", rule="The images of an archive are in the folder parts", do="Restore it from elsewhere")
+        told = [one for part in _parts(folder) if (one := format_and_codec(part))]
+        if told and all(form > FORMAT for form, _ in told):
+            raise ArchiveError(f"{folder} was written by a newer version", found=f"format {told[0][0]}", do="Update vlae")
         found = {hashlib.sha256(data).hexdigest(): data for data in (path.read_bytes() for path in copies)}
-        keys = {key for part in _parts(folder) if (key := codec_key(part))}
-        whole = [data for key, data in found.items() if key in keys or not keys]
+        keys = {key for _, key in told}
+        agreed = len(found) == 1 and (len(copies) > 1 or not keys)  # what two copies agree on is whole, whatever a damaged part calls it
+        whole = [data for key, data in found.items() if key in keys] or (list(found.values()) if agreed else [])
         if len(whole) != 1:
-            rule = "The copies are the same, and known to the parts"
+            rule = "The copies are the same, or known to the parts"
             raise ArchiveError(f"Both copies of the model of {folder} are damaged", rule=rule, do="Restore one")
         return cls(folder, Codec.read(whole[0]))
 
@@ -161,11 +165,13 @@ class Archive:
                 for row in rows:
                     yield from self._decoded([row])
                 return
-            yield Damaged(rows[0].about.name, f"its stream cannot be decoded ({(str(error).splitlines() or [''])[0][:100]})")
+            why = (str(error).splitlines() or [""])[0][:100]
+            yield Damaged(rows[0].about.name, f"its stream cannot be decoded ({why})", rows[0].about.sha256)
             return
         for row, pixels in zip(rows, found, strict=True):
-            right = bytes.fromhex(identity(pixels, row.packed.stored.form.depth)) == row.about.sha256
-            yield Image(row, pixels) if right else Damaged(row.about.name, "its pixels are not those that were stored (SHA-256)")
+            name, sha256 = row.about.name, row.about.sha256
+            right = bytes.fromhex(identity(pixels, row.packed.stored.form.depth)) == sha256
+            yield Image(row, pixels) if right else Damaged(name, "its pixels are not those that were stored (SHA-256)", sha256)
 
     @cached_property
     def _part_of(self) -> dict[str, Path]:

@@ -21,7 +21,6 @@ from vlae.archive.pack import Packed, Stored
 from vlae.archive.twin import CODE_FRACTION
 from vlae.data.files import beside
 from vlae.data.form import Form
-from vlae.errors import ArchiveError
 
 FORMAT = 2
 """Format 1 told the types of Arrow besides."""
@@ -76,10 +75,11 @@ class Row:
 
 
 class Damaged(NamedTuple):
-    """An image that cannot be given back, and why."""
+    """An image that cannot be given back, and why; of whose pixels the SHA-256 may still be known."""
 
     name: str
     reason: str
+    sha256: bytes | None = None
 
 
 def names_path(part: Path) -> Path:
@@ -151,52 +151,64 @@ def _values(row: Row) -> dict[str, Any]:
     }
 
 
-def codec_key(path: Path) -> str | None:
-    """By which key a part knows its model; None where it cannot be read."""
+def format_and_codec(path: Path) -> tuple[int, str] | None:
+    """In which format a part was written, and by which key it knows its model; None where it cannot be read."""
     try:
-        with pq.ParquetFile(path, thrift_string_size_limit=MOST_METADATA) as file:
-            return str(_told(file)["codec"])
+        with pq.ParquetFile(_regular(path), thrift_string_size_limit=MOST_METADATA) as file:
+            told = _told(file)
+            return int(told["format"]), str(told["codec"])
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
 def read_part(path: Path, codec: str, streams: bool = True) -> Iterator[Row | Damaged]:
-    """The images of a part, a group at a time; those that the part cannot give back any more are told by name.
-
-    Raises:
-        ArchiveError: the part is of another model, or of a newer format.
-    """
+    """The images of a part, a group at a time; those that the part cannot give back (any more) are told by name."""
     names = read_names(path)
     seen = 0
     try:
+        _regular(path)
         with pq.ParquetFile(path, page_checksum_verification=True, thrift_string_size_limit=MOST_METADATA) as rest, pq.ParquetFile(path) as file:
-            _check(path, file, codec)
+            _check(file, codec)
             for group in range(file.num_row_groups):
                 for row in _rows(rest, file, group, streams):
                     yield row
                     seen += 1
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = f"{path.name} is damaged ({(str(error).splitlines() or [''])[0][:100]})"
+        why = (str(error).splitlines() or [""])[0][:100]
+        reason = f"{path.name} {why}" if isinstance(error, _Foreign) else f"{path.name} is damaged ({why})"
         yield from (Damaged(name, reason) for name in (names or [f"(all of {path.name})"])[seen:])
 
 
 def read_names(part: Path) -> list[str]:
     """The names of a part, as the list beside it has them; none where it cannot be read."""
     try:
-        names = json.loads(names_path(part).read_text(encoding="utf-8"))["names"]
+        names = json.loads(_regular(names_path(part)).read_text(encoding="utf-8"))["names"]
         return [str(name) for name in names]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
-def _check(path: Path, file: pq.ParquetFile, codec: str) -> None:
-    told = _told(file)
+class _Foreign(ValueError):
+    """A part that may be whole, and cannot be read here."""
+
+
+def _regular(path: Path) -> Path:
+    """A file that is one, or is not there: opening a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is not a regular file")
+    return path
+
+
+def _check(file: pq.ParquetFile, codec: str) -> None:
+    told, metadata = _told(file), file.metadata
     if told["format"] > FORMAT:
-        raise ArchiveError(f"{path} was written by a newer version", found=f"format {told['format']}", do="Update vlae")
+        raise _Foreign(f"was written by a newer version (format {told['format']}): update vlae")
     if told["codec"] != codec:
-        raise ArchiveError(f"{path} was written with another model", rule="All parts of an archive share the model in it", do="Restore its own model")
+        raise _Foreign("was written with another model")
     if not file.schema.equals(_in_parquet()):
         raise ValueError("its columns are not those of an archive")
+    if metadata.num_rows > LARGEST:
+        raise ValueError(f"it has {metadata.num_rows} rows, more than the {LARGEST} that a part has at most")
 
 
 @cache
@@ -219,17 +231,19 @@ def _rows(rest: pq.ParquetFile, file: pq.ParquetFile, group: int, streams: bool)
         name = str(values["name"] or "(an image without a name)")
         data = b"" if stream is None else stream.as_py()
         if stream is not None and google_crc32c.value(data) != values["crc32c"]:
-            yield Damaged(name, "its stream is damaged")
+            yield Damaged(name, "its stream is damaged", values["sha256"])
             continue
         try:
             yield _row(values, data)
         except (ValueError, TypeError) as error:
-            yield Damaged(name, f"its row is damaged ({error})")
+            yield Damaged(name, f"its row is damaged ({error})", values["sha256"])
 
 
 def _row(values: dict[str, Any], stream: bytes) -> Row:
     if any(value is None for name, value in values.items() if name not in ("icc", "exif")):
         raise ValueError("a value is missing")
+    if values["orientation"] not in range(1, 9):
+        raise ValueError("there is no such orientation")
     stored = Stored(values["encoding"], stream, (values["height"], values["width"]), Form(values["depth"], values["channels"]))
     code = np.array(values["code"], np.int16).reshape(values["code_shape"])
     packed = Packed(stored, code, values["code_bits"], values["pixel_bits"], values["other_bytes"])

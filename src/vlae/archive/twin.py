@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,13 +43,25 @@ def exact_sums() -> Iterator[None]:
     Without oneDNN it hands convolutions to NNPACK, and on a GPU to cuDNN, which transform them (Winograd) and so round; and who uses it may
     have asked for products in a lower precision.
     """
-    before = torch.get_float32_matmul_precision()
+    with _full_products(), torch.backends.nnpack.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+        yield
+
+
+@contextmanager
+def _full_products() -> Iterator[None]:
+    newer: list[tuple[Any, str]] = []
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # so torch answers who has used its newer settings, of which each product has one
+        before, backends = "highest", cast(Any, torch.backends)
+        newer = [(backend, backend.fp32_precision) for backend in (backends.cuda.matmul, backends.mkldnn.matmul)]
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.nnpack.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
-            yield
+        yield
     finally:
         torch.set_float32_matmul_precision(before)
+        for backend, precision in newer:
+            backend.fp32_precision = precision
 
 
 class _Part(NamedTuple):

@@ -1,5 +1,6 @@
 """Commands for archives."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +53,7 @@ def decompress(
 
     with saying(f"what is in {output} is whole, but not all"), counting("Decoding") as progress:
         result = give_back(Archive.open(archive), output, processes, progress)
-    told = {"output": str(output), **asdict(result), "damaged": [d._asdict() for d in result.damaged]}
+    told = {"output": str(output), **asdict(result), "damaged": _named(result.damaged)}
     show(told, as_json, f"{result.images} images: {output}")
     _check_undamaged(result.images, result.damaged)
 
@@ -67,7 +68,7 @@ def verify(archive: ArchiveFolder, processes: Processes = None, as_json: Json = 
     with saying("nothing was found out"), counting("Verifying") as progress:
         result = check(Archive.open(archive), processes, progress)
     whole = len(result.whole)
-    show({"images": whole, "damaged": [d._asdict() for d in result.damaged]}, as_json, f"{whole} images are whole")
+    show({"images": whole, "damaged": _named(result.damaged)}, as_json, f"{whole} images are whole")
     _check_undamaged(whole, result.damaged)
 
 
@@ -86,7 +87,7 @@ def preview(
     with saying(f"what is in {output} is not all"), counting("Drawing") as progress:
         result = draw(Archive.open(archive), output, limit, progress)
     each = result.code_bytes / max(1, result.images)
-    told = {"output": str(output), **asdict(result), "left_out": [left._asdict() for left in result.left_out]}
+    told = {"output": str(output), **asdict(result), "left_out": _named(result.left_out)}
     show(told, as_json, f"{result.images} images, {each:.0f} bytes of code each: {output}")
     _check_undamaged(result.images, result.left_out)
 
@@ -99,7 +100,7 @@ def info(archive: ArchiveFolder, as_json: Json = False) -> None:
     from vlae.archive.archive import Archive
 
     found = examine(Archive.open(archive))
-    told = {**asdict(found), "damaged": [d._asdict() for d in found.damaged]}
+    told = {**asdict(found), "damaged": _named(found.damaged)}
     show({**told, "bits_per_pixel": found.bits_per_pixel, "pays_from": found.pays_from}, as_json, _info_text(found))
     _check_undamaged(found.images, found.damaged)
 
@@ -115,10 +116,16 @@ def need_archive() -> None:
         raise DeviceError("Archives need the extra vlae[archive]", found=found, do="pip install 'vlae[archive]'")
 
 
-def _check_undamaged(whole: int, damaged: Any) -> None:
+def _named(damaged: Sequence[Any]) -> list[dict[str, str]]:
+    """What a program is told of images that are damaged."""
+    return [{"name": d.name, "reason": d.reason} for d in damaged]
+
+
+def _check_undamaged(whole: int, damaged: Sequence[Any]) -> None:
     """Tell of images that are damaged, after the others are done."""
     if damaged:
-        found = "; ".join(f"{d.name}: {d.reason}" for d in damaged[:5])
+        more = f"; {len(damaged) - 5} more, which --json names" if len(damaged) > 5 else ""
+        found = "; ".join(f"{d.name}: {d.reason}" for d in damaged[:5]) + more
         raise PartialResult(
             f"{whole} images are whole and {len(damaged)} are not", found=found, do="Compress their images again, or restore them from elsewhere"
         )
@@ -130,6 +137,7 @@ def _compressed_text(c: Any, output: Path, deleting: bool) -> str:
         kinds = ", ".join(f"{n} {_ENCODINGS[name]}" for name, n in c.encodings.items())
         lines.append(f"{8 * c.stream_bytes / c.pixels:.3f} bits a pixel: about {share(c.stream_bytes, c.other_bytes)} of JPEG XL ({kinds})")
         lines.append(f"{size(c.stream_bytes)}; their files have {size(c.file_bytes)}")
+        lines += [f"{n} of them: {note}" for note, n in sorted(c.notes.items())]
     if deleting:
         lines.append(f"{c.deleted} files deleted, after the archive gave their pixels back; {c.images + c.already - c.deleted} stay")
     return "\n".join(lines)

@@ -56,7 +56,8 @@ def _measure(run: Any, images: Path | None, limit: int, contract: Path | None, l
     with counting("Auditing") as progress:
         found = measure(run, images, limit, asked, device, progress)
     picture = write_picture(run, found.audit, found.originals, found.decodings, lang)
-    show({**asdict(found.audit), "picture": str(picture)}, as_json, f"{_text(found.audit)}\n{picture}")
+    told = {**asdict(found.audit), "picture": str(picture), "left_out": [left._asdict() for left in found.left_out]}
+    show(told, as_json, f"{_text(found.audit)}\n{picture}")
     check(found.audit.terms)
     check_whole(found.audit.images, found.left_out)
 

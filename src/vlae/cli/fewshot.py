@@ -50,7 +50,7 @@ def _text(result: Any, folder: Path) -> str:
     lines.append(f"  {'always the most frequent label':33} {guess:6.1%}")
     if all(a.low <= guess for a in result.accuracies):
         lines.append("  None is better than that for certain: do not rely on these predictions; give more labels, or another model.")
-    lines += _curve(result) if result.curve else []
+    lines += _curve(result) if result.curve else ["No curve: with lots whole, no draw of half of the labels has two classes to learn"]
     lines.append(f"{result.unlabelled} images without a label, classified by {result.best} on {result.read}: certain of {result.certain}")
     if result.next:
         lines += ["Neighbours are seldom of one class, and so these are drawn at random:"] if result.kinship < LEAST_KINSHIP else []

@@ -1,5 +1,6 @@
 """Commands that tell good parts from others."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,20 +114,26 @@ def _detection_text(d: Any, output: Path) -> str:
     if d.alarms > len(d.highest):
         lines.append(f"  and {d.alarms - len(d.highest)} more")
     if d.counted:
-        c = d.counted
-        lines += [
-            f"of {c.good} images labelled good, {_share(c.false_alarms)} raise an alarm; of {c.defective} labelled otherwise, {_share(c.detected)}",
-            f"image AUROC {c.image_AUROC:.3f}",
-        ]
+        lines += _counted(d.counted)
     if d.seen:
         lines.append(f"{_number(d.seen, 'image')} of these the run was trained on or calibrated with: no rate is counted from them")
     lines += _short(d.promise)
     return "\n".join([*lines, f"({1000 * d.seconds:.0f} ms an image; threshold from {_source(d.promise)}: {_promised(d.promise)})"])
 
 
+def _counted(c: Any) -> list[str]:
+    """Alarms among labelled images."""
+    if not c.good:
+        return [f"of {_number(c.defective, 'image')} labelled as defects, {_share(c.detected)} raise an alarm; none is labelled good"]
+    return [
+        f"of {c.good} images labelled good, {_share(c.false_alarms)} raise an alarm; of {c.defective} labelled otherwise, {_share(c.detected)}",
+        f"image AUROC {c.image_AUROC:.3f}",
+    ]
+
+
 def _words(f: Any) -> str:
     """What speaks against an image, and where."""
-    if not f.regions:
+    if not f.regions or not math.isfinite(f.score):
         return "the model finds no likelihood for it"
     first = f.regions[0]
     others = len(f.regions) - 1

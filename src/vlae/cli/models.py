@@ -60,7 +60,8 @@ def train(
     with Bar() as bar:
         why = trainer.train(run, bar.show)
     if trainer.process() == 0:
-        show({"run": str(run.folder), "ended": why, **bar.last}, as_json, _after_training(run.folder, why))
+        told = {"run": str(run.folder), "ended": why, **bar.last, "left_out": _left_out(run.folder)}
+        show(told, as_json, _after_training(run.folder, why))
     if why == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
@@ -216,10 +217,14 @@ def _begun_or_gone_on(folder: Path, settings: Any) -> Any:
         return trainer.prepare(settings, folder, decoding)
 
 
+def _left_out(folder: Path) -> list[dict[str, Any]]:
+    """The images of a run that were left out, by reason."""
+    found: list[dict[str, Any]] = json.loads((folder / "images.json").read_text(encoding="utf-8"))["summary"]["left_out"]
+    return found
+
+
 def _say_left_out(folder: Path) -> None:
-    summary = json.loads((folder / "images.json").read_text(encoding="utf-8"))["summary"]
-    lost = [left for left in summary["left_out"] if not left.get("harmless")]
-    for left in lost:
+    for left in (left for left in _left_out(folder) if not left.get("harmless")):
         note(f"Left out, {left['count']} files: {left['reason']} ({', '.join(left['names'][:3])}). See {folder / 'images.json'}.")
 
 

@@ -79,7 +79,10 @@ def duplicates(
         index, _ = opened(source, images, device=device, progress=progress)
     with counting("Comparing") as progress:
         found = find(index, by, within, output, progress)
-    show(found.tree() | ({"output": str(output)} if output else {}), as_json, _duplicates_text(found))
+    drawn = output if found.exact or found.near else None
+    blank = "" if drawn == output else "\nNo duplicates were found, and no sheet was written"
+    told = {"output": None if drawn is None else str(drawn)} if output else {}
+    show(found.tree() | told, as_json, _duplicates_text(found) + blank)
     check_whole(found.images, found.left_out)
 
 

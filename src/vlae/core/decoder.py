@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         code_map: makes a map of the image's size from the code; None for a decoder without a code (the unconditional PixelCNN).
         map_channels: channels of that map.
         width: channels of the causal layers.
-        pointwise: layers of 1x1 taps after each layer that reads the window.
+        pointwise: layers of 1x1 taps after each layer that reads the window but the last.
         condition: where the code map enters.
         members: so many networks, among whom the width is shared out, learn apart; a pixel's logit is the mean of theirs.
 

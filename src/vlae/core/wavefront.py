@@ -36,7 +36,8 @@ class Wavefront:
 
     def __init__(self, net: CausalNet, code: Float[Tensor, "B M H W"] | None, beside: Float[Tensor, "B U H W"]) -> None:
         self.layout, self.size = Layout(net, 0 if code is None else code.shape[1], *beside.shape[2:]), beside.shape[2:]
-        self.code, self.beside = None if code is None else by_pixel(code), by_pixel(beside)
+        like = self.layout.readers[0].weight.dtype  # the compiled loops copy bytes, and can tell no other type apart
+        self.code, self.beside = None if code is None else by_pixel(code).to(like), by_pixel(beside).to(like)
 
     def run(self, write: Write) -> Float[Tensor, "B k H W"]:
         """Visit every pixel once, and return what ``write`` keeps of them; later pixels rest on the values that it gives."""

@@ -6,7 +6,8 @@ Nothing is turned, laid over white or rounded. What is done all the same can be 
 - values of fewer than 8 bits, other than 1-bit images without alpha, are spread over 8; those of a TIFF where zero is white are inverted;
 - the alpha of a TIFF whose colours are multiplied by it is kept with the colours as they are, though a PNG cannot say so;
 - of a JPEG the pixels are what Pillow decodes, of one with several pictures those of the main one;
-- a BMP has alpha only where its header says so: the fourth byte of 32 bits is else filling.
+- a BMP has alpha only where its header says so: the fourth byte of 32 bits is else filling;
+- what a PNG says of its colours other than by a profile, and bytes behind a picture, are not kept.
 
 Refused is what ``read`` refuses, and a channel of a TIFF that is not known to be alpha.
 """
@@ -44,13 +45,19 @@ from vlae.data.read import (
 )
 
 PREMULTIPLIED = "colours multiplied by alpha, kept so"
-HOLDS_MORE = frozenset({EXIF_IGNORED, MAIN_PICTURE, PREMULTIPLIED})
+LOSSY = "pixels of a JPEG as Pillow decodes them"
+FILLING = "fourth bytes of a BMP dropped"
+OTHER_COLOURS = "colours that the file alone explains (gAMA, cHRM, cICP)"
+BEHIND = "bytes behind the picture dropped"
+HOLDS_MORE = frozenset({EXIF_IGNORED, MAIN_PICTURE, PREMULTIPLIED, LOSSY, FILLING, OTHER_COLOURS, BEHIND})
 """Notes of files that held more than is kept."""
 
 _EXIF = b"Exif\0\0"  # begins the block in a JPEG and at Pillow's, not in a PNG's chunk nor in every WebP
 _GREY_ALPHA = 4  # colour type of a PNG
 _HEADER = 33  # bytes of a PNG's signature and first chunk
 _MOST_PROFILE = 1 << 20  # Pillow reads no PNG with a longer one
+LONGEST = 1_000_000  # side of a PNG that libpng writes
+_USUAL_GAMMA = 45455  # of a PNG: what viewers take for granted
 _ICC_PROFILE = 34675  # the TIFF tag
 
 # Of a TIFF's tags those that EXIF shares and that are about the picture, not about where and how the file keeps it:
@@ -82,6 +89,8 @@ def read_exact(path: Path, max_pixels: int = 100_000_000) -> Exact:
     kind, head = recognise(path)
     with refusing():
         image = _read_tiff(path, max_pixels) if kind == "TIFF" else _read_pillow(path, kind, head, max_pixels)
+    if max(image.pixels.shape[:2]) > LONGEST:
+        raise Refused(f"a side of {max(image.pixels.shape[:2])} pixels, more than the {LONGEST} of the longest PNG")
     if image.icc is not None and len(image.icc) > _MOST_PROFILE:
         raise Refused(f"colour profile of {len(image.icc)} bytes, more than the {_MOST_PROFILE} that can be read from a PNG")
     return image._replace(notes=image.notes + wrongly_named(path, kind))
@@ -133,9 +142,39 @@ def _read_pillow(path: Path, kind: str, head: bytes, max_pixels: int) -> Exact:
         found = exif_orientation(image)
         if found is None:
             notes += (EXIF_IGNORED,)
+        notes += _more(path, kind, image)
         orientation = _known(found)
         exif = _agreeing(_exif_block(image, readable=found is not None), orientation)
         return Exact(picture.pixels, picture.depth, orientation, image.info.get("icc_profile") or None, exif, picture.notes + notes)
+
+
+def _more(path: Path, kind: str, image: Image.Image) -> tuple[str, ...]:
+    """Notes on what a file holds besides the picture that is kept."""
+    if kind == "JPEG":
+        return (LOSSY,)
+    data = path.read_bytes()
+    if kind == "PNG":
+        return _more_of_png(data)
+    if kind == "WEBP":
+        return (BEHIND,) if len(data) > 8 + (int.from_bytes(data[4:8], "little") + 1) // 2 * 2 else ()
+    begin, bits = int.from_bytes(data[10:14], "little"), int.from_bytes(data[28:30], "little")
+    if bits != 32 or image.mode == "RGBA":
+        return ()
+    fourth = np.frombuffer(data, np.uint8)[begin + 3 : begin + 4 * image.width * image.height : 4]
+    return (FILLING,) if (fourth != fourth[0]).any() else ()
+
+
+def _more_of_png(data: bytes) -> tuple[str, ...]:
+    chunks: dict[bytes, bytes] = {}
+    at = 8
+    while at + 12 <= len(data) and b"IEND" not in chunks:
+        size = int.from_bytes(data[at : at + 4], "big")
+        chunks[data[at + 4 : at + 8]] = data[at + 8 : at + 8 + min(size, 4)]
+        at += 12 + size
+    gamma = int.from_bytes(chunks.get(b"gAMA", _USUAL_GAMMA.to_bytes(4, "big")), "big")
+    said = {b"sRGB", b"iCCP"} & chunks.keys()  # beside which the others say the same, or nothing
+    other = b"cICP" in chunks or (not said and (gamma != _USUAL_GAMMA or b"cHRM" in chunks))
+    return ((OTHER_COLOURS,) if other else ()) + ((BEHIND,) if at < len(data) else ())
 
 
 def _from_png(path: Path, image: Image.Image, bits: int, colour_type: int) -> Picture:

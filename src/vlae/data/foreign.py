@@ -7,7 +7,7 @@ from typing import NamedTuple
 from vlae.data.convert import resize
 from vlae.data.form import Form, convert
 from vlae.data.listing import list_files
-from vlae.data.read import NOT_AN_IMAGE, Pixels, Refused, decode
+from vlae.data.read import Pixels, Refused, claims_nothing, decode
 from vlae.data.settings import DataSettings
 from vlae.data.source import LeftOut
 from vlae.errors import DataError
@@ -58,7 +58,7 @@ def foreign(
         try:
             picture = decode(path, settings.max_pixels)
         except Refused as refused:
-            yield LeftOut(name, str(refused), harmless=str(refused) == NOT_AN_IMAGE)
+            yield LeftOut(name, str(refused), harmless=claims_nothing(path, refused))
             continue
         pixels = picture.pixels if size is None else resize(picture.pixels, size, picture.depth)
         yield Foreign(name, convert(pixels, Form(picture.depth, pixels.shape[2]), form)[0], picture.pixels.shape[:2])

@@ -124,6 +124,11 @@ def recognise(path: Path) -> tuple[str, bytes]:
     return kind, head
 
 
+def claims_nothing(path: Path, refused: Refused) -> bool:
+    """Whether a file that was refused claims to be an image neither by its name nor by its content: what does is a loss, and told as one."""
+    return str(refused) == NOT_AN_IMAGE and path.suffix.lower() not in IMAGE_SUFFIXES
+
+
 def wrongly_named(path: Path, kind: str) -> tuple[str, ...]:
     """The note on a file whose name says another format than its content."""
     named = IMAGE_SUFFIXES.get(path.suffix.lower())
@@ -267,6 +272,12 @@ def one_page(path: Path, max_pixels: int) -> Iterator[Any]:
             raise Refused(f"{len(tiff.pages)} pages in one file")
         page = tiff.pages.first
         _check_size(page.imagelength, page.imagewidth, max_pixels)
+        if (planes := tiff.series[0].size // max(1, page.size)) > 1:
+            raise Refused(f"{planes} planes behind one page")
+        if any(other.size > page.size for other in page.pages or ()):
+            raise Refused("a preview of a larger picture behind it, as in the raw files of cameras")
+        if any(begin + count > tiff.filehandle.size for begin, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
+            raise ValueError("its pixels end behind the file")
         if page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "ub" or page.dtype.itemsize > 2:
             raise Refused(f"values of the kind {page.dtype}, not whole numbers of up to 16 bits")
         yield page

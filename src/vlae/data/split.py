@@ -30,16 +30,19 @@ def assign(
 ) -> Split:
     """Split images by what the source gives, and what it does not give by content or by lot, out of its training images.
 
+    Of the images that it says nothing of, those that are equal to one held out, or of its lot, are held out with it.
+
     Arguments, one entry an image: hash of the pixels, lot, split demanded by the source (None: to be found), label.
     Errors: ``SettingError`` for a setting that changes nothing, ``DataError`` where training or validation would be empty.
     """
     _check(lots, given, labels, settings)
     if settings.pool_validation:
-        given = [None if name == "validation" else name for name in given]
-    split = np.array([name or "train" for name in given], dtype="<U10")
+        given = ["train" if name == "validation" else name for name in given]
     unwanted = np.array([settings.only_label is not None and label != settings.only_label for label in labels], dtype=bool)
     by_lot = settings.split_by != "content" and any(lot is not None for lot in lots)
     groups = [f"lot {lot}" if by_lot and lot is not None else f"image {sha}" for lot, sha in zip(lots, sha256, strict=True)]
+    held = {group: part for part in HELD_OUT for group, name in zip(groups, given, strict=True) if name == part}
+    split = np.array([name or held.get(group, "train") for group, name in zip(groups, given, strict=True)], dtype="<U10")
     missing = [name for name in HELD_OUT if name not in given]
     pool = (split == "train") & ~unwanted
     found = _by_hash([group for group, free in zip(groups, pool, strict=True) if free], settings, missing)

@@ -66,9 +66,18 @@ def summary(posterior: Posterior, places: int) -> Codes:
     mean, variance = posterior.centre, _variance(posterior)
     if mean.dim() == 4:
         # The mean of m independent numbers has a variance m times smaller than the mean of theirs.
-        averaged = mean[0, 0].numel() / places**2
-        mean, variance = F.adaptive_avg_pool2d(mean, places), F.adaptive_avg_pool2d(variance, places) / averaged
+        rows, columns = (_averaged(side, places).to(mean) for side in mean.shape[2:])
+        mean, variance = F.adaptive_avg_pool2d(mean, places), F.adaptive_avg_pool2d(variance, places) / (rows[:, None] * columns)
     return Codes(*(t.flatten(1).double().cpu().numpy() for t in (mean, variance.sqrt())))
+
+
+def _averaged(side: int, places: int) -> Tensor:
+    """How many places of a side each of fewer places is the average of, (places,): neighbours share some where they do not divide the side.
+
+    >>> _averaged(9, 4).tolist()
+    [3, 3, 3, 3]
+    """
+    return torch.tensor([-(-(n + 1) * side // places) - n * side // places for n in range(places)])
 
 
 def _variance(posterior: Posterior) -> Tensor:

@@ -26,7 +26,7 @@ from vlae.data.imageset import ImageSet
 from vlae.engine.batches import Batch, Batches
 from vlae.engine.build import build
 from vlae.engine.device import arithmetic, find_device
-from vlae.engine.formats import load_tensors, read_json, restored, save_tensors, write_json, write_text
+from vlae.engine.formats import check_format, load_tensors, read_json, restored, save_tensors, write_json, write_text
 from vlae.engine.measure import validation_elbo
 from vlae.engine.memory import keep_freed_memory, without_denormals
 from vlae.engine.muon import Muon
@@ -160,9 +160,10 @@ class Trainer:
             torch.distributed.destroy_process_group()
 
     def _end(self, why: str) -> str:
-        # Saved first: a validation out of turn must not decide what a resumed training takes for its best.
+        # Saved first: a validation out of turn must not decide what a resumed training takes for its best. Nor may it replace the best
+        # weights, which that training would keep: it is for a run that has none yet.
         self.save()
-        if why == "minutes" or not self.run.weights.is_file():
+        if not self.run.weights.is_file():
             self._validate()
         return why
 
@@ -330,6 +331,7 @@ class Trainer:
     def _load(self) -> None:
         path = self.run.folder / "state" / "latest.json"
         saved: dict[str, Any] = read_json(path)
+        check_format(path, saved)
         try:
             name = saved.pop("tensors")
             saved.pop("format")
@@ -358,13 +360,14 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 def _control(settings: Settings, model: VLAE, run: Run) -> RateControl | None:
     """The adaptive weight of the code's cost, where the objective has one."""
-    size = run.facts.size or (settings.train.crop, settings.train.crop)
+    # What a step sees and pays for: of an image that is cropped, the crop.
+    size = (settings.train.crop, settings.train.crop) if settings.train.crop else run.facts.size
     if settings.objective.kind == "rate":
-        assert settings.keep.bits is not None and size[0] and size[1]
+        assert settings.keep.bits is not None and size is not None
         images_bits = settings.keep.bits * (1 if settings.keep.code == "vector" else size[0] * size[1] / 1000)
         return RateControl(nats(images_bits), most=1e4)
     if settings.objective.kind == "soft_free_bits":
-        assert settings.objective.floor is not None and size[0] and size[1]
+        assert settings.objective.floor is not None and size is not None
         return RateControl(settings.objective.floor * math.prod(model.code_shape(size[0], size[1])))
     return None
 

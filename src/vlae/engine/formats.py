@@ -5,11 +5,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -119,7 +121,7 @@ def finite(tree: Any) -> Any:
 
 
 def restored(kind: type[T], tree: dict[str, Any]) -> T:
-    """The dataclass whose fields were written as JSON; a number that JSON does not have is the field's default, or else NaN.
+    """The dataclass whose fields were written as JSON; a number that JSON does not have is the field's default, or else NaN, however deep.
 
     Raises:
         ValueError: a field is missing, unknown or of another type.
@@ -128,8 +130,17 @@ def restored(kind: type[T], tree: dict[str, Any]) -> T:
     if set(tree) != set(known):
         raise ValueError(f"its fields are {', '.join(tree)}")
     lost = [field for name, field in known.items() if field.type is float and tree[name] is None]
-    numbers = {field.name: math.nan if field.default is MISSING else field.default for field in lost}
-    return TypeAdapter(kind).validate_json(json.dumps({**tree, **numbers}), strict=True)
+    numbers = {field.name: field.default for field in lost if field.default is not MISSING}
+    whole, adapter = json.loads(json.dumps({**tree, **numbers})), TypeAdapter(kind)
+    try:
+        return adapter.validate_json(json.dumps(whole), strict=True)
+    except ValidationError as error:
+        places = [one["loc"] for one in error.errors() if one["type"] == "float_type" and one["input"] is None]
+        if not places:
+            raise
+    for place in places:
+        reduce(getitem, place[:-1], whole)[place[-1]] = math.nan
+    return adapter.validate_json(json.dumps(whole), strict=True)
 
 
 def read_lines(path: Path, wanted: Mapping[str, type]) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from vlae.archive.archive import Archive
 from vlae.archive.parts import About, Row, read_names
 from vlae.data.exact import HOLDS_MORE, Exact, read_exact
+from vlae.data.files import synced
 from vlae.data.read import Refused
 from vlae.data.spool import identity
+from vlae.engine.places import nameable
 
 
 def about_of(name: str, image: Exact, size: int) -> About:
@@ -31,14 +33,17 @@ def delete_originals_of(archive: Archive, files: Mapping[str, Path], whole: Coll
     """Delete the files that an archive can stand for; how many.
 
     These are files of images that came out ``whole``, of which the archive keeps what is on the disk at this moment, that held no more than
-    that as far as we know, and that take more room than their streams: a JPEG does not.
+    that as far as we know (a JPEG does: its pixels are one decoder's), that take more room than their streams, and after
+    which a PNG can be named.
     """
     kept: dict[str, list[tuple[bytes, int]]] = {}
     for row in archive.rows(streams=True):
         if isinstance(row, Row):
             kept.setdefault(row.about.name, []).append((stamp(row.about), len(row.packed.stored.stream)))
+    for folder in (archive.folder / "parts", archive.folder, archive.folder.absolute().parent):
+        synced(folder)
     deleted = 0
-    for name in sorted(set(whole) & files.keys() & kept.keys()):
+    for name in sorted(name for name in set(whole) & files.keys() & kept.keys() if nameable(name)):
         if _replaced(files[name], kept[name]):
             files[name].unlink()
             deleted += 1

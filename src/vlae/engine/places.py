@@ -11,6 +11,7 @@ from vlae.errors import DiskError
 
 FOLDS = sys.platform in ("win32", "darwin")
 """Whether ``a.png`` and ``A.png`` are one file here."""
+_LONGEST = 255  # bytes of a file's name
 OUTSIDE = "its name leads out of the folder"
 # Failures that lie in the name of one file; any other (a full disk, say) would meet the next file as well.
 _OF_THE_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ)
@@ -36,6 +37,16 @@ def places(names: Sequence[str], always: bool = False) -> list[str | None]:
         found[n] = place = next(place for place in wanted if _folded(place) not in taken)
         taken.add(_folded(place))
     return found
+
+
+def nameable(name: str) -> bool:
+    """Whether disks have room for the name of an image's PNG.
+
+    >>> nameable(f"{'x' * 251}.png"), nameable(f"{'x' * 251}.bmp")
+    (True, False)
+    """
+    place = places([name])[0]
+    return place is not None and all(len(part.encode()) <= _LONGEST for part in PurePosixPath(place).parts)
 
 
 def unnamed(error: DiskError) -> str:

@@ -91,7 +91,9 @@ def interval(y: Numbers, prediction: Numbers, rng: np.random.Generator) -> tuple
     """The 95% interval of ``r2`` over images drawn with replacement (Efron 1979), by percentiles."""
     drawn = rng.integers(0, len(y), (RESAMPLES, len(y)))
     error, spread = ((y - prediction) ** 2)[drawn].sum(1), y[drawn].var(1) * len(y)
-    values = 1 - error[spread > 0] / spread[spread > 0]
+    # Of equal values the mean may be rounded, and a variance that is nothing but rounding above 0.
+    varied = (np.ptp(y[drawn], axis=1) > 0) & (spread > 0)
+    values = 1 - error[varied] / spread[varied]
     low, high = np.percentile(values, [2.5, 97.5]).tolist()
     return low, high
 

@@ -72,7 +72,10 @@ class Run:
             images = json.loads((folder / "images.json").read_text(encoding="utf-8"))
             check_format(folder / "config.yaml", tree)
             check_format(folder / "images.json", images)
-            return cls(folder, validated(tree), ImageFacts.model_validate(images["facts"]))
+            settings = validated(tree)
+            if settings.keep.window is None or settings.keep.code == "auto":
+                raise ValueError("a run tells keep.window and which code it has")
+            return cls(folder, settings, ImageFacts.model_validate(images["facts"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError, SettingError) as error:
             raise RunError(f"The run {folder} is damaged", found=str(error).splitlines()[0], do="Restore the folder or train again") from None
 

@@ -54,7 +54,7 @@ class Model(_Group):
 
     size: Literal["small", "medium", "large"] = Field("small", description="Sets width, pointwise and hidden together.")
     width: PositiveInt | None = Field(None, description="Channels of the decoder's layers.")
-    pointwise: NonNegativeInt | None = Field(None, description="Layers of 1x1 taps after each layer that reads the window.")
+    pointwise: NonNegativeInt | None = Field(None, description="Layers of 1x1 taps after each layer that reads the window but the last.")
     hidden: PositiveInt | None = Field(None, description="Units of the fully connected layers (vector codes).")
     map_channels: PositiveInt | None = Field(None, description="Channels of the code's map that the decoder reads.")
     condition: Literal["layers", "input"] | None = Field(None, description="Where the code enters the decoder: every layer, or the first.")

@@ -2,9 +2,10 @@
 
 import torch
 
+from vlae.data.imageset import ImageSet
 from vlae.engine.run import Run
 from vlae.engine.settings import ImageFacts, Settings
-from vlae.errors import SettingError
+from vlae.errors import RunError, SettingError
 
 
 def started(settings: Settings) -> tuple[Settings, Run | None]:
@@ -45,3 +46,20 @@ def check_alike(facts: ImageFacts, before: Run) -> None:
     if new != old:
         what, rule = f"train.start is {before.folder}", "A training starts from a run of images of the same kind"
         raise SettingError(what, rule=rule, found=f"{new} here, {old} there", do="Choose other images, or train from the beginning")
+
+
+def check_untested(images: ImageSet, before: Run) -> None:
+    """Refuse to train on what the run was tested on, as far as it still has its images: counted lots move when images are added.
+
+    Raises:
+        SettingError: some of them would be trained on.
+    """
+    try:
+        own = None if before.handed_on else before.images()
+    except RunError:
+        own = None
+    tested = {own.sha256[n] for n in own.indices("test")} if own else set()
+    if moved := sum(images.sha256[n] in tested for n in images.indices("train")):
+        rule = "What a run was tested on is not trained on; images that are added must not move others to another lot"
+        do = "Name the lots in a manifest, or train from the beginning"
+        raise SettingError(f"{moved} test images of {before.folder} would be trained on", rule=rule, found="another split", do=do)

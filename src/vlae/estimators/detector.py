@@ -1,6 +1,7 @@
 """Which images are unlike good ones, and where, with a threshold that keeps a promised rate of false alarms."""
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Real
 from pathlib import Path
@@ -22,6 +23,7 @@ from vlae.engine.inspection.inspect import reference_of
 from vlae.engine.inspection.look import Look, look
 from vlae.engine.inspection.reference import Reference
 from vlae.engine.inspection.regions import Region, regions
+from vlae.engine.inspection.visitors import lots_of_training
 from vlae.engine.run import Run
 from vlae.errors import VlaeError
 from vlae.estimators.form import Array
@@ -85,28 +87,31 @@ class VLAEDetector(Modelled):
         Args:
             X: good images.
             y: not used.
-            lots: the lot or day of each image: the promise is then one about new lots, and no lot both trains and calibrates.
+            lots: the lot or day of each image: the promise is then one about new lots, and no lot both trains and calibrates. Images of lots
+                that the run was trained on calibrate nothing, and a warning counts them.
 
         Raises:
-            ValueError: X holds no images, too few, or not those of the run; a lot is missing; the rate is no share.
+            ValueError: X holds no images, too few, too few of lots that are new to the run, or not those of the run; a lot is missing; the rate is
+                no share.
             VlaeError: a setting cannot be honoured, or the run is damaged.
         """
         if not (isinstance(self.false_alarms, Real) and 0 < self.false_alarms < 1):
             raise ValueError(f"false_alarms must be a share above 0 and below 1. Got {self.false_alarms!r}.")
-        rows, shape = self._rows(X, LEAST)
-        rows, names = _once(rows, _checked(lots, rows))
-        own = None if self.run is None else _own(Run.find(self.run))
-        every = np.arange(len(rows))
-        seen, unseen = (every[:0], every) if own else self._divided(len(rows), names)
-        levels = self._form(rows, shape, seen)
-        if own:
-            _check_unseen(own, levels)
-        with tempfile.TemporaryDirectory() as folder:
+        with self._fitting(), tempfile.TemporaryDirectory() as folder:
+            rows, shape = self._rows(X, LEAST)
+            rows, names = _once(rows, _checked(lots, rows))
+            own = None if self.run is None else _own(Run.find(self.run))
+            every = np.arange(len(rows))
+            seen, unseen = (every[:0], every) if own else self._divided(len(rows), names)
+            levels = self._form(rows, shape, seen)
+            if own:
+                _check_unseen(own, levels)
+                unseen = _of_new_lots(own, names, unseen)
             run = self._use(levels[seen], Path(folder))
             self.reference_ = self._learned(run, own or self._images(run, levels[seen], Path(folder)))
-        scores = np.array([found.score for found in self._looks(self._parts(levels[unseen]))])
-        self.promise_ = promise(scores, self.false_alarms, None if names is None else names[unseen])
-        self.threshold_ = self.promise_.threshold
+            scores = np.array([found.score for found in self._looks(self._parts(levels[unseen]))])
+            self.promise_ = promise(scores, self.false_alarms, None if names is None else names[unseen])
+            self.threshold_ = self.promise_.threshold
         return self
 
     def score_samples(self, X: Any) -> Numbers:
@@ -192,3 +197,16 @@ def _check_unseen(own: ImageSet, levels: Array) -> None:
     used = sum(identity(pixels, own.depth) in seen for pixels in rearrange(levels, "n c h w -> n h w c"))
     if used:
         raise ValueError(f"{used} of the {len(levels)} images were used to train the run; a threshold for new images is made from unseen ones.")
+
+
+def _of_new_lots(own: ImageSet, lots: Array | None, numbers: Array) -> Array:
+    """Of these images those of lots that the run was not trained on or chosen by: others would calibrate what their lots have taught."""
+    if lots is None:
+        return numbers
+    known = lots_of_training(own)
+    new = numbers[[lots[n] not in known for n in numbers]]
+    if len(new) < LEAST:
+        raise ValueError(f"It takes at least {LEAST} images of lots that the run was not trained on; got {len(new)} of {len(numbers)}.")
+    if lost := len(numbers) - len(new):
+        warnings.warn(f"{lost} of the {len(numbers)} images calibrate nothing: the run was trained on their lots.", stacklevel=3)
+    return new

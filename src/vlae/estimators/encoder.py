@@ -53,14 +53,13 @@ class VLAEEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Modelled): 
             ValueError: X holds no images, or not those of the run.
             VlaeError: a setting cannot be honoured, or the model has no code.
         """
-        levels = self._form(*self._rows(X, LEAST))
-        with tempfile.TemporaryDirectory() as folder:
-            self._use(levels, Path(folder))
-        if self._model.encoder is None:
-            raise SettingError(
-                "This model has no code", rule="Features are codes: keep.code is vector or grid", do="Give other settings or another run"
-            )
-        self._n_features_out = int(np.prod(self._model.code_shape(*self.form_.size[:2])))
+        with self._fitting(), tempfile.TemporaryDirectory() as folder:
+            self._use(self._form(*self._rows(X, LEAST)), Path(folder))
+            if self._model.encoder is None:
+                raise SettingError(
+                    "This model has no code", rule="Features are codes: keep.code is vector or grid", do="Give other settings or another run"
+                )
+            self._n_features_out = int(np.prod(self._model.code_shape(*self.form_.size[:2])))
         return self
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from vlae.estimators.form import Array, Form, demanded, found
 BATCH = 32
 # What a run needs to be used: these files stay with a fitted estimator.
 NEEDED = ("config.yaml", "images.json", "weights.safetensors")
+LEARNED = ("_model", "_n_features_out")
+"""attributes that ``fit`` sets, beside those whose names end in an underscore"""
 
 
 class Modelled(BaseEstimator):  # type: ignore[misc]
@@ -54,6 +57,21 @@ class Modelled(BaseEstimator):  # type: ignore[misc]
         self.keep = keep
         self.settings = settings
         self.random_state = random_state
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """For all of ``fit``: what an earlier one has left is gone before, and what one that fails has left is gone after."""
+        self._forget()
+        try:
+            yield
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Be as before any ``fit``: by the names that scikit-learn has for what is fitted, and ours."""
+        for name in [name for name in vars(self) if name.endswith("_") or name in LEARNED]:
+            delattr(self, name)
 
     def _form(self, rows: Array, shape: tuple[int, ...], seen: Array | slice = slice(None)) -> Array:
         """The levels of the images that ``fit`` is given; their form is found from those that may be seen, or that of the run's images demanded."""

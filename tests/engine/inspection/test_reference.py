@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from vlae.engine.inspection.evidence import Code, Evidence, PixelEvidence
 from vlae.engine.inspection.look import spread
+from vlae.engine.inspection.places import LEAST_IMAGES
 from vlae.engine.inspection.reference import UNIT, fitted, summed
 
 SIZE = (24, 32)
@@ -123,3 +124,27 @@ def test_a_unit_is_what_images_show_that_the_model_did_not_learn_from() -> None:
     told = {kind: fitted([known, new], True, [False] * 300 + [kind] * 100) for kind in (True, False)}
     strong = {kind: (r.pixels(new.pixels).texture.flatten(1).amax(1) > 1).double().mean().item() for kind, r in told.items()}
     assert strong[True] < 3 * (1 - UNIT) + 0.05 and strong[False] > 2 * strong[True]
+
+
+@pytest.mark.parametrize("by_place", [True, False])
+def test_rounding_is_no_evidence_where_all_codes_are_the_same(by_place: bool) -> None:
+    e = drawn(40, 0)
+    code = Code(torch.full((40, 2, 3, 4), 5.0), torch.full((40, 3, 4), 90.0))
+    reference = fitted([e._replace(code=code)], by_place)
+    rng = torch.Generator().manual_seed(0)
+    rounded = Code(*(t * (1 + 2e-7 * torch.randn(t.shape, generator=rng)) for t in (code.by_place, code.bits)))
+    assert reference.layout(rounded).layout.max() < 0.2
+    other = Code(code.by_place + 0.01, code.bits + 0.1)
+    assert reference.layout(other).layout.min() > 5
+
+
+@pytest.mark.parametrize("by_place", [True, False])
+def test_what_varies_is_measured_as_it_is(by_place: bool) -> None:
+    e = drawn(40, 0)
+    reference = fitted([e], by_place)
+    share = 40 / (40 + LEAST_IMAGES)
+    variance = e.code.bits.var(0)
+    expected = (share * variance + (1 - share) * variance.mean()).sqrt() if by_place else e.code.bits.std()
+    assert torch.equal(reference.deviation["layout prior"], expected)
+    highest = ((e.code.bits - reference.mean["layout prior"]) / expected).abs().flatten(1).amax(1)
+    assert torch.equal(reference.unit["layout prior"], highest.quantile(UNIT))

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from vlae.engine.inspection import inspect
 from vlae.engine.inspection.visitors import good, used_in_training, visitors
 from vlae.engine.run import Run
 from vlae.errors import DataError
@@ -61,3 +63,10 @@ def test_smaller_images_than_those_of_the_training_are_shown(run: Run, tmp_path:
     larger = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"minimum": 8})})
     with visitors(Run(run.folder, larger, run.facts), tmp_path / "small.png") as shown:
         assert shown.pixels(0).shape[:2] in ((3, 2), (2, 3))
+
+
+def test_a_vector_code_sees_large_images_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect, "MOST_PIXELS", 100)
+    monkeypatch.setattr(inspect, "SQUARE", 8)
+    reference, size = inspect.reference_of(run, run.model(torch.device("cpu")), run.images())
+    assert size is None and reference.fits(None, (2,))

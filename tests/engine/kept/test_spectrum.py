@@ -174,3 +174,18 @@ def test_what_is_said_of_sizes_holds_for_each_of_them(told: str, shape: str, abo
     assert (found.shape, found.above, found.below) == (shape, above and 16 / above, below and 16 / below)
     if found.above:
         assert found.keeps(found.above) == "kept"
+
+
+@pytest.mark.filterwarnings("error")
+def test_draws_of_blank_images_alone_have_nothing_in_common() -> None:
+    x = np.zeros((3, 1, 16, 16))
+    x[0] = natural(1, 16)[0]
+    found = of(x, x)
+    assert np.isfinite([*found.survives, *found.low, *found.high]).all() and max(found.low) == 0.0
+
+
+@pytest.mark.parametrize("size", [(1, 16), (16, 1)])
+def test_images_of_a_pixel_a_side_have_no_bands(size: tuple[int, int]) -> None:
+    x = np.random.default_rng(0).normal(size=(9, 1, *size))
+    with pytest.raises(DataError, match="one pixel wide or high"):
+        of(x, x)

@@ -93,3 +93,12 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:
     values = np.random.default_rng(0).normal(10, 2, 400)
     low, high = mean_interval(values, np.random.default_rng(1))
     assert (low, high) == pytest.approx((values.mean() - 1.96 * 0.1, values.mean() + 1.96 * 0.1), abs=0.03)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("harmed", ["cost", "other"])
+def test_of_costs_that_are_not_finite_nothing_is_claimed(harmed: str, number: float) -> None:
+    costs = {"cost": np.full(20, 50.0), "other": np.full(20, 100.0)}
+    costs[harmed][3] = number
+    found = swap("x", costs["cost"], costs["other"], np.random.default_rng(0))
+    assert found.verdict == "unclear" and math.isfinite(found.share + found.low + found.high)

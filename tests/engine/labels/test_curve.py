@@ -61,3 +61,22 @@ def test_smaller_sets_are_parts_of_larger_ones_and_rare_classes_give_all_they_ha
 def test_classes_have_equal_weight() -> None:
     truth = np.array(["a"] * 90 + ["b"] * 10)
     assert balanced(np.full(100, "a"), truth) == 0.5 and balanced(truth, truth) == 1.0
+
+
+def test_draws_whose_half_has_one_class_tell_nothing(rng: np.random.Generator) -> None:
+    """Two lots have both classes and one has one: of some halves, whole lots leave a single class."""
+    classes, lots = np.array(list("aaabab")), np.repeat(np.arange(3), 2)
+    codes = {"code": Codes(rng.normal(size=(6, 2)), np.ones((6, 2)))}
+    pools = [module._drawn(classes, lots, module.random(0, module.DRAWS, draw))[0] for draw in range(12)]
+    tell = sum(len(set(classes[pool])) > 1 for pool in pools)
+    assert 0 < tell < 12
+    told: list[tuple[int, int]] = []
+    points = curve(codes, classes, lots, 12, 0, progress=lambda *done: told.append(done))
+    assert points and all(len(point.by_draw) == tell and np.isfinite(point.accuracy) for point in points)
+    assert told[-1] == (len(points) * tell, len(points) * tell)
+
+
+def test_without_a_draw_that_tells_there_is_no_curve(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = np.array(["a", "a", "b", "b"])
+    monkeypatch.setattr(module, "_drawn", lambda *_: (np.array([0, 1]), np.array([2, 3])))
+    assert curve({"code": Codes(rng.normal(size=(4, 2)), np.ones((4, 2)))}, classes, np.arange(4), 3, 0) == ()

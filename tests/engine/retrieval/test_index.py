@@ -130,7 +130,7 @@ def test_an_archive_has_the_codes_of_its_run_to_a_step(folder: Path, monkeypatch
     assert ours.sha256 == tuple(theirs.sha256[n] for n in order)
     # An index stands for all codes within half a step of it: evenly, as far as is known.
     drawn = np.random.default_rng(0).uniform(-step[0] / 2, step[0] / 2, 10**6).std()
-    pooled = np.sqrt(24 / 16) if ours.places == 4 else 1  # 4 x 6 places averaged down to 4 x 4
+    pooled = np.sqrt(2) if ours.places == 4 else 1  # of 4 x 6 places, averaged down to 4 x 4, two go into each, some into two
     assert theirs.codes.std[0, 0] * pooled == pytest.approx(drawn, rel=0.01)
 
 
@@ -346,3 +346,9 @@ def test_a_model_without_a_code(tmp_path: Path) -> None:
     assert code == 0, said
     with pytest.raises(SettingError, match="has no code"):
         opened(tmp_path / "run")
+
+
+@pytest.mark.parametrize("condition, numbers", [("angle>0", [1]), ("ANGLE>0", [1]), ("Angle>0", [1]), ("b=1", [0]), ("B=1", [1])])
+def test_columns_that_keep_their_case_are_found(condition: str, numbers: list[int]) -> None:
+    columns = {"Angle": np.array([0.0, 1.0]), "B": np.array([0.0, 1.0]), "b": np.array([1.0, 0.0])}
+    assert matching(columns, [condition], 2).tolist() == numbers

@@ -15,6 +15,7 @@ from vlae.apps.fewshot.images import Seen, beside, seen
 from vlae.apps.fewshot.labels import Known, check_enough, known
 from vlae.apps.fewshot.picture import draw
 from vlae.data.foreign import files_of
+from vlae.data.manifest import read_manifest
 from vlae.data.source import LeftOut
 from vlae.engine.batches import random
 from vlae.engine.embed import Codes
@@ -28,10 +29,12 @@ from vlae.engine.retrieval.index import Index
 from vlae.engine.retrieval.neighbours import some_of
 from vlae.engine.run import Run
 from vlae.engine.settings import FORMAT
+from vlae.errors import DiskError
 
 # Into how many parts the labelled images are divided, each to be tested on, and the streams of random numbers.
 PARTS = 5
 TESTING, FITTING, ASKING, COMPARING = range(310, 314)
+NEXT = "fewshot-next.csv"
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,12 @@ def fewshot(
         SettingError: a model has no code, or the two are for images of different forms.
         DataError: the labels or the images cannot be used.
         RunError: the run's weights or images are gone or damaged.
-        DiskError: nothing can be written.
+        DiskError: nothing can be written, or images to label next are asked for and the list of the last time has labels.
     """
     weights = run.fingerprint()
     with _folder(run, output, images) as folder:
+        if wanted.next:
+            _check_unfilled(folder / NEXT)
         task = _task(run, plain, table, images, device, progress)
         seed, tried = run.settings.train.seed, [(of, kind) for of in task.seen.readings for kind in FITS]
         held = {(of, kind): cross_validated(FITS[kind], task.labelled(of), task.parts, random(seed, TESTING, 0)) for of, kind in tried}
@@ -85,6 +90,7 @@ def fewshot(
         asked = task.rest[ask(unknown, labelled, doubts(fitted[best], unknown), wanted.next, random(seed, ASKING, 0))]
         compared = {of: task.codes(of, task.which) for of in task.seen.codes}
         compared |= beside(task.seen.index, task.which, task.seen.codes["code"].mean.shape[1], random(seed, COMPARING, 0))
+        points = curve(compared, labelled.classes, labelled.lots, wanted.draws, seed, progress=progress)
         result = Fewshot(
             source=None if images is None else f"{images.name}/",
             images=len(task.seen.index),
@@ -96,8 +102,8 @@ def fewshot(
             sure=wanted.sure,
             unlabelled=len(task.rest),
             certain=int((predicted(fitted[best], unknown)[1] >= wanted.sure).sum()),
-            draws=wanted.draws,
-            curve=curve(compared, labelled.classes, labelled.lots, wanted.draws, seed, progress=progress),
+            draws=len(points[0].by_draw) if points else 0,
+            curve=points,
             kinship=kinship(labelled),
             next=task.names(asked),
             left_out=task.left_out,
@@ -144,6 +150,18 @@ def _folder(run: Run, output: Path | None, images: Path | None) -> AbstractConte
     return output_folder(output)
 
 
+def _check_unfilled(path: Path) -> None:
+    """Refuse to replace a list of images to label next into which somebody has written labels."""
+    filled = [row.image for row in read_manifest(path) if row.label] if path.exists() else []
+    if filled:
+        raise DiskError(
+            f"{path} has labels in it",
+            rule="A list of images to label next is replaced only while it is blank",
+            found=f"{len(filled)} labelled, {filled[0]} first",
+            do="Copy its rows into another table of labels and remove it, or choose a new folder with --output",
+        )
+
+
 def _task(run: Run, plain: Run | None, table: Path, images: Path | None, device: str, progress: Progress | None) -> _Task:
     """Read the labels, before anything is computed, and then the images."""
     if images is None:
@@ -188,7 +206,7 @@ def _write(folder: Path, result: Fewshot, predictions: list[dict[str, str]]) -> 
     draw(result.curve, folder / "fewshot.png")
     _write_table(folder / PREDICTIONS, list(predictions[0]) if predictions else ["name", "label", "probability"], predictions)
     if result.next:
-        _write_table(folder / "fewshot-next.csv", ["name", "label"], [{"name": name, "label": ""} for name in result.next])
+        _write_table(folder / NEXT, ["name", "label"], [{"name": name, "label": ""} for name in result.next])
     left_out = [left._asdict() for left in result.left_out]
     write_json(folder / "fewshot.json", {"format": FORMAT, **asdict(result), "left_out": left_out})
 

@@ -21,7 +21,7 @@ TITLES = {"linear": "Linear classifier", "neighbours": "Nearest neighbours"}
 
 @matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
 def draw(points: Sequence[Point], path: Path) -> None:
-    """Write a PNG: one panel for each classifier, one line with its interval for each of what is compared."""
+    """Write a PNG: one panel for each classifier, one line with its interval for each of what is compared; empty panels where there are none."""
     figure = Figure((8.4, 3.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels: list[Axes] = figure.subplots(1, len(TITLES), sharey=True).tolist()
@@ -36,7 +36,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
         axes.set_xlabel("labels a class")
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     panels[0].set_ylabel("right, mean over classes")
-    panels[-1].legend(frameon=False, loc="lower right")
+    if points:
+        panels[-1].legend(frameon=False, loc="lower right")
     with beside(path) as file:
         figure.savefig(file, format="png")
 

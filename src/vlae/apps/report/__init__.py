@@ -15,14 +15,17 @@ from vlae.apps.report.findings import STAGES, Findings, Progress, look
 from vlae.apps.report.papers import papers
 from vlae.apps.report.pictures import levels_shown, scale_colours
 from vlae.apps.report.words import Words
+from vlae.data.files import disk_errors
 from vlae.engine.formats import read_json, write_text
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run
-from vlae.errors import RunError
+from vlae.errors import DiskError, RunError
 
 FOLDER = Path(__file__).parent
 # So many held-out images, or all where there are fewer, tell what a page says.
 ENOUGH = 200
+# What each page of ours says of itself near its beginning.
+GENERATOR = b'<meta name="generator" content="vlae '
 
 
 def report(run: Run, output: Path | None = None, lang: str = "en", progress: Progress | None = None) -> Path:
@@ -30,7 +33,7 @@ def report(run: Run, output: Path | None = None, lang: str = "en", progress: Pro
 
     Args:
         run: a run that was trained and evaluated.
-        output: where to write it; unset, ``report.html`` in the run.
+        output: where to write it, in place of an older page of ours if there is one; unset, ``report.html`` in the run.
         lang: en or ja.
         progress: told the stages done and all.
 
@@ -40,8 +43,10 @@ def report(run: Run, output: Path | None = None, lang: str = "en", progress: Pro
     Raises:
         SettingError: the language is another.
         RunError: the run was not evaluated on enough images, or is damaged.
-        DiskError: the page cannot be written.
+        DiskError: the page cannot be written, or would replace another file.
     """
+    if output:
+        _check_replaceable(output)
     progress = progress or (lambda done, total: None)
     told = sections.Told(Words(lang), run, evaluation(run), run.images())
     found = look(run, told.images, told.evaluation, progress)
@@ -49,6 +54,19 @@ def report(run: Run, output: Path | None = None, lang: str = "en", progress: Pro
     write_text(path, page(told, found))
     progress(STAGES, STAGES)
     return path
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse a page that would replace a file, before anything is computed, unless that is a page of ours."""
+    with disk_errors(path):
+        if not path.exists() or (path.is_file() and GENERATOR in _beginning(path)):
+            return
+    raise DiskError(f"{path} exists", rule="Nothing but an older report is overwritten", do="Choose another --output")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1000)
 
 
 def evaluation(run: Run) -> Evaluation:

@@ -1,5 +1,7 @@
 """What good parts look like to a run, what its threshold promises, and what it found last, as a section of the page."""
 
+import math
+
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
@@ -33,9 +35,7 @@ def section(told: Told) -> Section | None:
         "plot": Markup(_scores(t, known, shown)),
         "rows": [_position(t, row) for row in known.rates()],
         "last": t.join(_last(t, last)) if last else None,
-        "found": [
-            {"picture": _picture(told, n), "name": short(f.name, 60), "words": t.join(_words(t, f))} for n, f in enumerate(last.highest[:SHOWN])
-        ]
+        "found": [{"picture": _picture(told, n), "name": short(f.name, 60), "words": _words(t, f)} for n, f in enumerate(last.highest[:SHOWN])]
         if last
         else [],
     }
@@ -63,21 +63,25 @@ def _last(t: Words, d: Detection) -> list[Markup]:
 
 
 def _counted(t: Words, c: Counted) -> Markup:
-    false, false_low, false_high = map(_percent, c.false_alarms)
     detected, low, high = map(_percent, c.detected)
-    counts = {"good": c.good, "defective": c.defective, "detected": detected, "low": low, "high": high}
-    return t("defects.counted", false=false, false_low=false_low, false_high=false_high, **counts)
+    counts = {"defective": c.defective, "detected": detected, "low": low, "high": high}
+    if c.false_alarms is None:
+        return t("defects.counted_defects", **counts)
+    false, false_low, false_high = map(_percent, c.false_alarms)
+    return t("defects.counted", good=c.good, false=false, false_low=false_low, false_high=false_high, **counts)
 
 
-def _words(t: Words, f: Found) -> list[Markup]:
+def _words(t: Words, f: Found) -> Markup:
     """What speaks against an image, and where."""
-    if f.regions:
+    if not math.isfinite(f.score):
+        said = t("defects.no_likelihood")
+    elif f.regions:
         r = f.regions[0]
         place = {"width": r.width, "height": r.height, "left": r.left, "top": r.top}
-        said = [t("defects.region", score=number(f.score, 2), kind=t(f"defects.kind.{r.kind}"), bits=f"{r.bits:+,.0f}".replace("-", "−"), **place)]
+        said = t("defects.region", score=number(f.score, 2), kind=t(f"defects.kind.{r.kind}"), bits=f"{r.bits:+,.0f}".replace("-", "−"), **place)
     else:
-        said = [t("defects.no_alarm", score=number(f.score, 2))]
-    return [*said, t("defects.unlike", n=number(f.unlike, 2))] if f.unlike is not None and f.unlike > UNLIKE else said
+        said = t("defects.no_alarm", score=number(f.score, 2))
+    return t("defects.unlike", words=said, n=number(f.unlike, 2)) if f.unlike is not None and f.unlike > UNLIKE else said
 
 
 def _picture(told: Told, n: int) -> Picture | None:

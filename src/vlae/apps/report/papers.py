@@ -17,7 +17,12 @@ PAPERS = {
     "resnet": "K. He, X. Zhang, S. Ren, J. Sun: Deep Residual Learning for Image Recognition. CVPR 2016, arXiv:1512.03385",
     "densenet": "G. Huang, Z. Liu, L. van der Maaten, K. Q. Weinberger: Densely Connected Convolutional Networks. CVPR 2017, arXiv:1608.06993",
     "weightnorm": "T. Salimans, D. P. Kingma: Weight Normalization. NIPS 2016, arXiv:1602.07868",
+    "ensembles": "B. Lakshminarayanan, A. Pritzel, C. Blundell: Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles. "
+    "NIPS 2017, arXiv:1612.01474",
     "adamax": "D. P. Kingma, J. Ba: Adam: A Method for Stochastic Optimization. ICLR 2015, arXiv:1412.6980 (Adamax: section 7.1)",
+    "adam": "D. P. Kingma, J. Ba: Adam: A Method for Stochastic Optimization. ICLR 2015, arXiv:1412.6980",
+    "muon": "K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse, J. Bernstein: "
+    "Muon: An optimizer for hidden layers in neural networks. 2024, kellerjordan.github.io/posts/muon",
     "averaging": "B. T. Polyak, A. B. Juditsky: Acceleration of Stochastic Approximation by Averaging. SIAM J. Control Optim. 30, 1992",
     "importance": "Y. Burda, R. Grosse, R. Salakhutdinov: Importance Weighted Autoencoders. ICLR 2016, arXiv:1509.00519",
     "ssim": "Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli: Image Quality Assessment: From Error Visibility to Structural Similarity. "
@@ -37,7 +42,7 @@ def papers(settings: Settings, *, depth: int, importance: bool, probed: bool) ->
         probed: whether its code was probed.
     """
     keep, model = settings.keep, settings.model
-    has_code, sees = keep.code != "none", keep.window != "none"
+    has_code, sees, optimizer = keep.code != "none", keep.window != "none", settings.train.optimizer
     used = {
         "vlae": True,
         "vae": has_code,
@@ -50,7 +55,10 @@ def papers(settings: Settings, *, depth: int, importance: bool, probed: bool) ->
         "resnet": has_code and model.encoder == "resnet",
         "densenet": has_code and model.encoder == "densenet",
         "weightnorm": True,
-        "adamax": True,
+        "ensembles": model.members is not None and model.members > 1,
+        "adamax": optimizer == "adamax",
+        "adam": optimizer in ("adam", "muon"),  # Muon leaves to Adam what is no weight of a convolution
+        "muon": optimizer == "muon",
         "averaging": True,
         "importance": importance,
         "ssim": has_code,

@@ -16,6 +16,7 @@ from vlae.apps.report.pictures import Range, heat, middle, picture, thumbnail, t
 from vlae.apps.report.words import Words, figure, fixed, number, short
 from vlae.core.window import Window
 from vlae.data.imageset import ImageSet
+from vlae.engine.build import decoder_plan
 from vlae.engine.probe import LEAST_IMAGES, Readout
 from vlae.engine.results import Evaluation
 from vlae.engine.run import Run
@@ -145,7 +146,7 @@ def _doubts(told: Told) -> list[Markup]:
 def schema(told: Told, first: Shown, levels: Range) -> Section:
     """An image on its way through the model, with the bits of each part."""
     e, t = told.evaluation, told.t
-    window = Window.of(str(told.run.settings.keep.window), image=told.run.facts.size)
+    window = Window.of(str(told.run.settings.keep.window), image=decoder_plan(told.run.settings, told.run.facts).image)
     seen = t("count.every_pixel") if window.name == "all" else t("count.pixels", n=f"{len(window.offsets):,}")
     sees = "alone" if not told.has_code else "blind" if not window.offsets else "sees"
     return {
@@ -319,7 +320,7 @@ def probe(told: Told, found: Sequence[Readout]) -> Section:
 def window(told: Told, site: Site, levels: Range) -> Section:
     """The window on an image, enlarged and at true scale."""
     t, keep = told.t, told.run.settings.keep
-    seen = Window.of(str(keep.window), image=told.run.facts.size).offsets
+    seen = Window.of(str(keep.window), image=decoder_plan(told.run.settings, told.run.facts).image).offsets
     columns = [dj for _, dj in seen]
     sized = {"rows": -min(di for di, _ in seen), "left": max(0, -min(columns)), "right": max(0, *columns)}
     size = t("window.all" if keep.window == "all" else "window.size", name=keep.window, pixels=t("count.pixels", n=len(seen)), **sized)

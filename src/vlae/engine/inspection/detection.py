@@ -37,13 +37,13 @@ class Counted:
     """Alarms among images whose labels are known."""
 
     good: int
-    false_alarms: tuple[float, float, float]
-    """the share of the good ones that raised an alarm, and its exact 95% interval"""
+    false_alarms: tuple[float, float, float] | None
+    """the share of the good ones that raised an alarm, and its exact 95% interval; None where there are none"""
     defective: int
     detected: tuple[float, float, float]
     """the share of the defective ones, and its interval"""
-    image_AUROC: float
-    """the probability that a defective image has a higher score than a good one"""
+    image_AUROC: float | None
+    """the probability that a defective image has a higher score than a good one; None where there are no good ones"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Detection:
     highest: tuple[Found, ...]
     """the images with the strongest evidence, the strongest first; all others are in ``detections.jsonl``"""
     counted: Counted | None
-    """None where no image is labelled good or none is labelled defective, of those that the run had not seen before"""
+    """None where no image is labelled defective, of those that the run had not seen before"""
     seen: int
     """images that the run was trained on, chosen by or calibrated with: no rate is counted from them"""
     scores: tuple[float, ...]

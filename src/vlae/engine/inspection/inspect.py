@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from vlae.core.encoder import VectorEncoder
 from vlae.core.vlae import VLAE
 from vlae.data.imageset import ImageSet
 from vlae.data.source import LeftOut
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 # The evidence of so many pixels is held at once to learn what is usual.
 PIXELS = 2**24
-# Images of more pixels are learned from by a square of this side out of their middle.
+# Images of more pixels are learned from by a square of this side out of their middle, but those that a vector code needs whole.
 SQUARE = 512
 
 
@@ -54,7 +55,8 @@ def reference_of(run: Run, model: VLAE, images: ImageSet, progress: Progress | N
     numbers = _few(images, own)
     for group in groups(images, numbers, run.settings.train.seed):
         x = placed(group.x, model)
-        found.append(evidence(model, x if x.shape[2] * x.shape[3] <= MOST_PIXELS else _middle(x)))
+        whole = x.shape[2] * x.shape[3] <= MOST_PIXELS or isinstance(model.encoder, VectorEncoder)
+        found.append(evidence(model, x if whole else _middle(x)))
         _check_finite(run, found[-1])
         unseen += np.isin(group.numbers, images.indices("validation")).tolist()
         done += len(x)

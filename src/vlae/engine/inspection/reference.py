@@ -24,6 +24,9 @@ BINS = 16
 MOST_PIXELS = 2**18
 # A unit of strength is what one good image in ten shows somewhere.
 UNIT = 0.9
+# Relative to what a statistic usually is, it is steady below the one, and so is a code below the other: many times what float32 rounds off, and far
+# less than images of ordinary models differ by.
+STEADY, STEADY_CODE = 1e-4, 1e-5
 KINDS = ("texture", "layout")
 """texture: pixels that window and code do not explain; layout: a code that costs more or less than good parts' codes do there"""
 
@@ -158,7 +161,7 @@ def fitted(found: Sequence[Evidence], by_place: bool, unseen: Sequence[bool] = (
     gains = torch.cat([e.gain for e in found if e.gain is not None] or [torch.tensor([0.0, 0.0])])
     gain = torch.stack([gains.mean(), gains.std().clamp_min(1e-6)])
     raw = Reference(entropy, residual, excess, {}, {}, {}, gain, Places.none())
-    values: dict[str, list[Tensor]] = {}
+    values, rounded = dict[str, list[Tensor]](), dict[str, Tensor]()
     for e in found:
         for name, value in (*_sums(*raw._corrected(e.pixels)), *(raw._layout(e.code) if e.code.bits.numel() else ())):
             values.setdefault(name, []).append(value)
@@ -166,12 +169,16 @@ def fitted(found: Sequence[Evidence], by_place: bool, unseen: Sequence[bool] = (
         places, rest = learned(torch.cat([e.code.by_place for e in found]))
         raw = replace(raw, places=places)
         values |= {name: [value] for name, value in _by_squares(places.bits(rest))}
+        rounded = dict(_by_squares(places.bits(STEADY_CODE * (1 + places.usual.abs()).unsqueeze(0))))
     telling = torch.tensor(unseen) if sum(unseen) >= LEAST_IMAGES else slice(None)
     mean, deviation, unit = {}, {}, {}
     for name, parts in values.items():
-        mean[name], deviation[name] = _by_place(torch.cat(parts)) if by_place else _everywhere(parts)
+        mean[name], spread = _by_place(torch.cat(parts)) if by_place else _everywhere(parts)
+        least = STEADY * (1 + mean[name].abs()) + (rounded[name][0] if name in rounded else 0)
+        deviation[name] = torch.maximum(spread, least)
         highest = torch.cat([((part - mean[name]) / deviation[name]).abs().flatten(1).amax(1) for part in parts])
-        unit[name] = highest[telling].quantile(UNIT).clamp_min(1e-6)
+        # Where nothing varies, what is rounded off is not to be magnified either.
+        unit[name] = torch.maximum(highest[telling].quantile(UNIT), (least / deviation[name]).amax())
     return replace(raw, mean=mean, deviation=deviation, unit=unit)
 
 
@@ -191,10 +198,10 @@ def _by_place(values: Float[Tensor, "n H W"]) -> tuple[Tensor, Tensor]:
     """Mean and deviation place by place, the variance drawn towards that of all places as if ``LEAST_IMAGES`` more images had that."""
     variance = values.var(0)
     share = len(values) / (len(values) + LEAST_IMAGES)
-    return values.mean(0), (share * variance + (1 - share) * variance.mean()).clamp_min(1e-12).sqrt()
+    return values.mean(0), (share * variance + (1 - share) * variance.mean()).sqrt()
 
 
 def _everywhere(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and deviation over all places."""
     every = torch.cat([part.flatten() for part in parts])
-    return every.mean(), every.std().clamp_min(1e-6)
+    return every.mean(), every.std()

@@ -61,6 +61,12 @@ def used_in_training(own: ImageSet) -> set[str]:
     return {own.sha256[n] for split in ("train", "validation") for n in own.indices(split)}
 
 
+def lots_of_training(own: ImageSet) -> set[str]:
+    """The lots of those images; other images of them resemble what the model has seen."""
+    lots = (own.lots[n] for split in ("train", "validation") for n in own.indices(split))
+    return {lot for lot in lots if lot is not None}
+
+
 def good(run: Run, label: str | None) -> bool:
     """Whether a label says that an image is good: none, the one that was trained on, or a word that is used for it."""
     return label is None or label == run.settings.data.only_label or normalize("NFKC", label).strip().lower() in GOOD

@@ -142,8 +142,10 @@ def spectrum(own: Powers, other: Powers, frequencies: Numbers, rng: np.random.Ge
         rng: for the bootstrap (Efron 1979).
 
     Raises:
-        DataError: neither images nor decodings show anything.
+        DataError: the images are too narrow for a band, or neither they nor decodings show anything.
     """
+    if not len(frequencies):
+        raise DataError("The images are one pixel wide or high", rule="Stripes are told from two pixels a side on", do="Give larger images")
     told = own.both.sum(0) > LEAST_POWER * own.both.sum()
     if not told.any():
         raise DataError("The images are of one grey each", rule="What a code keeps is seen by images that show something", do="Give other images")
@@ -165,7 +167,9 @@ def _survives(own: Powers, other: Powers, times: Numbers) -> Numbers:
 
 
 def _coherence(powers: Powers, times: Numbers) -> Numbers:
-    return (times @ powers.common) / (times @ powers.both)
+    """The coherence of each band; 0 where the images that count show nothing."""
+    common, both = times @ powers.common, times @ powers.both
+    return np.divide(common, both, out=np.zeros_like(common), where=both > 0)
 
 
 def kept_up_to(curve: Numbers, frequencies: Numbers) -> float:

@@ -39,7 +39,7 @@ class Swap:
     """bounds of its 95% bootstrap interval, over the images"""
     verdict: Verdict
     """kept: ``low`` is above ``KEPT``. ignored: ``high`` is below ``IGNORED``. partly: of the rest, ``low`` is above 0. unclear: it is not;
-    or another image's code costs next to nothing either, or it is not known whether it does"""
+    or another image's code costs next to nothing either, or it is not known whether it does; or a cost is not finite"""
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def swap(change: str, cost: Numbers, other: Numbers, rng: np.random.Generator) -
     """
     drawn = rng.integers(0, len(cost), (RESAMPLES, len(cost)))
     below = other[drawn].mean(1)
-    if min(np.percentile(below, 2.5), other.mean()) < LEAST_BITS:
+    if not np.isfinite([cost, other]).all() or min(np.percentile(below, 2.5), other.mean()) < LEAST_BITS:
         return Swap(change, float(cost.mean()), 0.0, 0.0, 0.0, "unclear")
     # A resample without a cost to take shares of is as far out as there is.
     shares = np.where(below > 0, cost[drawn].mean(1) / np.where(below > 0, below, 1), np.inf)

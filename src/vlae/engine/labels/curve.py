@@ -32,7 +32,7 @@ class Point:
     high: float
     """bounds of its 95% interval (Student's t over the draws)"""
     by_draw: tuple[float, ...]
-    """the accuracy of each draw; every point has the same draws, so that differences can be taken draw by draw"""
+    """the accuracy of each draw that tells; every point has the same draws, so that differences can be taken draw by draw"""
 
 
 def curve(
@@ -47,7 +47,8 @@ def curve(
     """Accuracy for growing numbers of labels a class.
 
     In each draw the images are halved anew, lots whole; of the one half labels are drawn, a smaller set a part of the larger, and on the other
-    half (at most ``MOST_TESTED`` of it) the classifiers are tested. The counts go as far as two classes have so many in the half.
+    half (at most ``MOST_TESTED`` of it) the classifiers are tested. The counts go as far as two classes have so many in the half. Where lots
+    leave a half but one class, nothing can be learned: such draws tell nothing, and without others there are no points.
 
     Args:
         read: what is compared, each with a row for each labelled image.
@@ -58,17 +59,18 @@ def curve(
         counts: labels a class, growing.
         progress: told the fits done and all.
     """
-    chosen = [_drawn(classes, lots, random(seed, DRAWS, draw)) for draw in range(draws)]
-    reach = min(int(np.sort(np.unique(classes[pool], return_counts=True)[1])[-2]) for pool, _ in chosen)
+    drawn = {draw: _drawn(classes, lots, random(seed, DRAWS, draw)) for draw in range(draws)}
+    chosen = {draw: halves for draw, halves in drawn.items() if len(np.unique(classes[halves[0]])) > 1}
+    reach = min((int(np.sort(np.unique(classes[pool], return_counts=True)[1])[-2]) for pool, _ in chosen.values()), default=0)
     found: dict[tuple[str, str, int], list[float]] = {(of, kind, count): [] for of in read for kind in FITS for count in counts if count <= reach}
-    for draw, (pool, tested) in enumerate(chosen):
+    for draw, (pool, tested) in chosen.items():
         for (of, kind, count), accuracies in found.items():
             labelled = Labelled(read[of], classes, lots)
             test = labelled.take(tested)
             told, _ = predicted(FITS[kind](labelled.take(first(count, pool, classes)), random(seed, DRAWS, draw)), test.codes)
             accuracies.append(balanced(told, test.classes))
             if progress:
-                progress(sum(map(len, found.values())), len(found) * draws)
+                progress(sum(map(len, found.values())), len(found) * len(chosen))
     return tuple(Point(*name, *interval(np.array(values)), tuple(values)) for name, values in found.items())
 
 

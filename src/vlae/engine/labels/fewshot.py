@@ -49,7 +49,9 @@ class Fewshot:
     certain: int
     """images without a label, and how many of them the best classifier is certain of"""
     draws: int
+    """of the labels, for the curve, that tell: lots may leave nothing to learn in others"""
     curve: tuple[Point, ...]
+    """empty where no draw tells"""
     kinship: float
     """how often neighbours are of one class, beyond chance"""
     next: tuple[str, ...]

@@ -41,7 +41,7 @@ def of_archive(archive: Archive, manifest: Path | None = None) -> Index:
         raise SettingError(f"The model of {archive.folder} has no code", rule="Images are compared by their codes", do="Use another archive")
     rows, left_out = list[Row](), list[LeftOut]()
     for row in archive.rows():
-        unfit = LeftOut(*row) if isinstance(row, Damaged) else _unfit(archive, row)
+        unfit = LeftOut(row.name, row.reason) if isinstance(row, Damaged) else _unfit(archive, row)
         if unfit is None:
             assert isinstance(row, Row)
             rows.append(row)

@@ -24,6 +24,9 @@ def by_chance(distances: Numbers) -> tuple[float | None, str]:
     0.3
     """
     apart = distances[distances > 0]
+    if len(apart) < FEWEST <= len(distances):
+        same = len(distances) - len(apart)
+        return None, f"{same} of {len(distances)} images have the same code as another, and too few are left to tell how near neighbours usually are"
     if len(apart) < FEWEST:
         return None, f"fewer than {FEWEST} images tell nothing of how near neighbours usually are"
     middle, upper = np.percentile(np.log(apart), [50, 75]).tolist()

@@ -71,10 +71,11 @@ def _holds(columns: Mapping[str, Column], condition: str) -> npt.NDArray[np.bool
     read = _CONDITION.fullmatch(condition)
     if read is None:
         raise SettingError(f"--where {condition!r} is no condition", rule=rule, do="Write label=good or 'angle>0.5'")
-    name, sign, written = read[1].lower(), read[2], read[3]
+    sign, written = read[2], read[3]
     known = [column for column, values in columns.items() if values.dtype != object or any(value is not None for value in values)]
-    if name not in known:
-        raise SettingError(f"--where {condition!r} cannot be decided", rule=f"{name} is no column that is known", found=", ".join(known) or "none")
+    name = read[1] if read[1] in known else next((column for column in known if column.lower() == read[1].lower()), None)
+    if name is None:
+        raise SettingError(f"--where {condition!r} cannot be decided", rule=f"{read[1]} is no column that is known", found=", ".join(known) or "none")
     values = columns[name]
     if values.dtype != object:
         try:

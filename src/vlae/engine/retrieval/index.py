@@ -140,12 +140,16 @@ def of_run(encoder: Encoder, progress: Progress | None = None) -> Index:
     return checked(Index(*about, picture=lambda n: Picture(images.pixels(n), depth), kept_once=dropped))
 
 
+AVERAGED = 2
+"""How grids are averaged: 1 told other widths where places do not divide them."""
+
+
 def _codes(encoder: Encoder, images: ImageSet, places: int | None, progress: Progress | None) -> Codes:
     """The codes of all images of a run: those that are kept from the last time, where they are of the same weights, or else new ones."""
     run, path = encoder.run, encoder.run.folder / "results" / "codes.safetensors"
     if not encoder.own:
         return embed(encoder.model, images, np.arange(len(images)), places or 1, run.settings.train.seed, progress)
-    weights = run.fingerprint()
+    weights = f"{run.fingerprint()}, {AVERAGED}"
     channels, *grid = encoder.model.code_shape(*images.sizes[0].tolist())
     shape = len(images), channels * (places or 1) ** len(grid)
     kept = {"mean": torch.empty(shape), "std": torch.empty(shape)}
