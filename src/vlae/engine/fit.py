@@ -28,7 +28,7 @@ from vlae.engine.build import build
 from vlae.engine.device import arithmetic, find_device
 from vlae.engine.formats import check_format, load_tensors, read_json, restored, save_tensors, write_json, write_text
 from vlae.engine.measure import validation_elbo
-from vlae.engine.memory import keep_freed_memory, without_denormals
+from vlae.engine.memory import keep_freed_memory
 from vlae.engine.muon import Muon
 from vlae.engine.run import Run
 from vlae.engine.settings import Settings
@@ -129,10 +129,6 @@ class Trainer:
     def train(self, stop: Callable[[], bool] = lambda: False) -> str:
         """Run to the end; why it ended is returned: done, patience, minutes or interrupted."""
         keep_freed_memory()
-        with without_denormals():
-            return self._train(stop)
-
-    def _train(self, stop: Callable[[], bool]) -> str:
         train, began, saved = self.settings.train, time.monotonic(), time.monotonic()
         while self.progress.step < train.steps:
             if self._all(stop()):

@@ -21,6 +21,7 @@ from vlae.core.vlae import VLAE
 from vlae.engine.batches import as_levels
 from vlae.engine.fit import Trainer
 from vlae.engine.measure import PIXELS_AT_ONCE
+from vlae.engine.memory import without_denormals
 from vlae.engine.run import Run
 from vlae.engine.settings import load_settings
 from vlae.estimators.form import Array, Form, demanded, found
@@ -93,9 +94,10 @@ class Modelled(BaseEstimator):  # type: ignore[misc]
         own = (f"keep.preset={self.keep}", f"train.steps={self.steps}", f"train.batch={batch}", f"train.seed={self.seed_}", "data.test=0")
         source = self._stored(levels, folder)
         run = prepare(load_settings(None, [*own, *self.settings], {"data.folder": source}), folder / "run")
-        trainer = Trainer(run, run.images())
-        trainer.start()
-        trainer.train(lambda: False)
+        with without_denormals():
+            trainer = Trainer(run, run.images())
+            trainer.start()
+            trainer.train(lambda: False)
         return run
 
     def _stored(self, levels: Array, folder: Path) -> Path:
